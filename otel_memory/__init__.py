@@ -1,0 +1,57 @@
+"""Finds memory leaks in Python services through OpenTelemetry: that it leaks, when it hits its limit, what grows.
+
+This face only names things: what a name stands for is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from otel_memory.version import __version__
+
+if TYPE_CHECKING:
+    from otel_memory.probe.config import SettingsError as SettingsError
+    from otel_memory.probe.instrumentor import MemoryInstrumentor as MemoryInstrumentor
+    from otel_memory.probe.operations import MemoryTracker as MemoryTracker
+    from otel_memory.probe.operations import monitor_memory as monitor_memory
+    from otel_memory.probe.resource_monitor import MemorySnapshot as MemorySnapshot
+    from otel_memory.probe.resource_monitor import ResourceMonitor as ResourceMonitor
+    from otel_memory.probe.resource_monitor import format_bytes as format_bytes
+    from otel_memory.probe.thresholds import Rule as Rule
+
+__all__ = [
+    "MemoryInstrumentor",
+    "monitor_memory",
+    "MemoryTracker",
+    "ResourceMonitor",
+    "MemorySnapshot",
+    "format_bytes",
+    "Rule",
+    "SettingsError",
+    "__version__",
+]
+
+_HOMES = {
+    "MemoryInstrumentor": "otel_memory.probe.instrumentor",
+    "monitor_memory": "otel_memory.probe.operations",
+    "MemoryTracker": "otel_memory.probe.operations",
+    "ResourceMonitor": "otel_memory.probe.resource_monitor",
+    "MemorySnapshot": "otel_memory.probe.resource_monitor",
+    "format_bytes": "otel_memory.probe.resource_monitor",
+    "Rule": "otel_memory.probe.thresholds",
+    "SettingsError": "otel_memory.probe.config",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

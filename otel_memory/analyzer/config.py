@@ -1,0 +1,260 @@
+"""The analyzer's settings: flags over environment ``OTEL_MEMORY_*`` over the file over defaults.
+
+Each setting is one field here: its flag, its variable and its key in the file are made from its name. Frozen,
+validated once; an error names the setting as the user wrote it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from otel_memory.analyzer.api_guard import is_loopback
+
+PREFIX: Final = "OTEL_MEMORY_"
+MIB: Final = 1024 * 1024
+MIN_TOKEN: Final = 8
+_SECRET: Final = "token"
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names it, its value and what is expected."""
+
+
+def default_data_dir() -> Path:
+    """Where the analyzer keeps its data if nobody says: below ``$XDG_STATE_HOME``."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "otel-memory"
+
+
+def _names(given: object) -> object:
+    """``a, b`` as a list; what is a list already stays one."""
+    if isinstance(given, str):
+        return [name.strip() for name in given.split(",") if name.strip()]
+    return given
+
+
+def _address(given: str) -> str:
+    host = given.strip().removeprefix("[").removesuffix("]")
+    if not host:
+        raise ValueError("an address or a host name is expected")
+    return host
+
+
+def _token(given: SecretStr) -> SecretStr:
+    text = given.get_secret_value()
+    if len(text) < MIN_TOKEN:
+        raise ValueError(f"at least {MIN_TOKEN} characters are expected")
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError("only ASCII without blanks can be sent in a header")
+    return given
+
+
+def _endpoint(given: str) -> str:
+    try:
+        url = urlsplit(given)
+        port_is_fine = url.port != 0
+    except ValueError as error:
+        raise ValueError(f"is no URL: {error}") from error
+    if url.scheme not in ("http", "https") or not url.hostname or not port_is_fine:
+        raise ValueError("a URL like http://host:4318 is expected")
+    return given
+
+
+Bytes = Annotated[ByteSize, Field(ge=1024)]
+
+
+class Settings(BaseSettings):
+    """Settings of ``otel-memory serve``. Made by :func:`load`; by itself it takes its arguments alone."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    host: Annotated[str, AfterValidator(_address)] = Field(
+        "127.0.0.1", description="address that every port is bound to"
+    )
+    http_port: int = Field(8431, ge=0, le=65535, description="port of page, REST and SSE; 0: any free one")
+    otlp_grpc_port: int = Field(4317, ge=0, le=65535, description="port of OTLP over gRPC; 0: any free one")
+    otlp_http_port: int = Field(4318, ge=0, le=65535, description="port of OTLP over HTTP; 0: any free one")
+    data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
+        default_factory=default_data_dir, description="folder of the history and the alerts"
+    )
+    token: Annotated[SecretStr, AfterValidator(_token)] | None = Field(
+        None, description="bearer token that every request must carry"
+    )
+    insecure_no_auth: bool = Field(False, description="allow an address other than loopback without a token")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        (), description="names by which a reverse proxy asks for the page, with commas between them"
+    )
+    max_body_bytes: Bytes = Field(
+        ByteSize(4 * MIB), description="largest OTLP request as it comes over the wire, in bytes or like 4MiB"
+    )
+    max_decompressed_bytes: Bytes = Field(
+        ByteSize(8 * MIB), description="largest OTLP request after decompression, in bytes or like 8MiB"
+    )
+    queue_bytes: Bytes = Field(
+        ByteSize(128 * MIB), description="OTLP that may wait before senders are told to wait, in bytes or like 128MiB"
+    )
+    max_processes: int = Field(20_000, ge=1, description="processes kept in memory; the longest silent one makes room")
+    idle_seconds: float = Field(3600.0, ge=1, le=604800, description="a process silent for so long is taken for gone")
+    alert_for_seconds: float = Field(
+        10.0, ge=0, le=86400, description="how long a leak must hold before its alert fires"
+    )
+    console: bool = Field(True, description="print each change of an alert on standard output")
+    alerts_otlp_endpoint: Annotated[str, AfterValidator(_endpoint)] | None = Field(
+        None, description="OTLP endpoint that changes of alerts are sent to as logs"
+    )
+    alerts_otlp_protocol: Literal["grpc", "http/protobuf"] = Field(
+        "http/protobuf", description="its protocol: grpc or http/protobuf"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """:func:`load` lays the sources over each other: it takes the environment as an argument."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if not is_loopback(self.host) and self.token is None and not self.insecure_no_auth:
+            raise ValueError(
+                f"--host {self.host} can be reached from outside: set a token (--token or {PREFIX}TOKEN), "
+                "or say --insecure-no-auth if something else keeps strangers away"
+            )
+        if self.queue_bytes < self.max_decompressed_bytes + 1024:
+            raise ValueError(
+                f"--queue-bytes {self.queue_bytes} must be 1024 more than --max-decompressed-bytes "
+                f"{self.max_decompressed_bytes} at least, else the largest request could never be taken"
+            )
+        ports = [port for port in (self.http_port, self.otlp_grpc_port, self.otlp_http_port) if port]
+        if len(set(ports)) < len(ports):
+            raise ValueError("--http-port, --otlp-grpc-port and --otlp-http-port must be different ports")
+        if self.alerts_otlp_endpoint is not None and self._is_own(self.alerts_otlp_endpoint):
+            raise ValueError(
+                f"--alerts-otlp-endpoint {self.alerts_otlp_endpoint} is this analyzer itself; "
+                "name the place that should be told of alerts"
+            )
+        return self
+
+    def _is_own(self, endpoint: str) -> bool:
+        url = urlsplit(endpoint)
+        host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+        if port not in (self.otlp_grpc_port, self.otlp_http_port, self.http_port):
+            return False
+        # Bound to every address, or to loopback under any of its names.
+        everywhere = self.host in ("0.0.0.0", "::")
+        return host == self.host or (is_loopback(host) and (everywhere or is_loopback(self.host)))
+
+    @property
+    def token_text(self) -> str | None:
+        """The token in clear, for those who compare it."""
+        return None if self.token is None else self.token.get_secret_value()
+
+
+def flag_of(name: str) -> str:
+    """The flag of the field ``name``."""
+    return f"--{name.replace('_', '-')}"
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of the field ``name``."""
+    return f"{PREFIX}{name.upper()}"
+
+
+def _is_switch(info: FieldInfo) -> bool:
+    return info.annotation is bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One flag for each setting."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file of settings ({PREFIX}CONFIG)")
+    for name, info in Settings.model_fields.items():
+        default = info.get_default(call_default_factory=True, validated_data={})
+        text = f"{info.description} ({variable_of(name)}; default: {'none' if default in (None, ()) else default})"
+        # A % would be taken for a placeholder.
+        text = text.replace("%", "%%")
+        if _is_switch(info):
+            parser.add_argument(flag_of(name), action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            parser.add_argument(flag_of(name), metavar=name.rpartition("_")[2].upper(), help=text)
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Settings from flags (``None``: not given), environment (empty: not given) and the file that either names.
+
+    Raises:
+        SettingsError: naming the setting, its value and what is expected.
+    """
+    layers: list[tuple[dict[str, Any], str]] = []
+    path = flags.get("config") or environ.get(f"{PREFIX}CONFIG")
+    if path:
+        layers.append((_read_file(Path(path)), f"{path}: "))
+    from_environment = {
+        name: environ[variable_of(name)] for name in Settings.model_fields if environ.get(variable_of(name))
+    }
+    layers.append((from_environment, PREFIX))
+    layers.append(({name: value for name, value in flags.items() if value is not None and name != "config"}, "--"))
+    values: dict[str, Any] = {}
+    named: dict[str, str] = {}
+    for layer, origin in layers:
+        values.update(layer)
+        for name in layer:
+            named[name] = {"--": flag_of(name), PREFIX: variable_of(name)}.get(origin, f"{origin}{name}")
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, named)) from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError(f"--config {path}: can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--config {path}: is no TOML: {error}") from error
+    unknown = sorted(set(document) - set(Settings.model_fields))
+    if unknown:
+        raise SettingsError(f"{path}: {unknown[0]!r} is not a setting; known are: {', '.join(Settings.model_fields)}")
+    return document
+
+
+def _explain(error: ValidationError, named: Mapping[str, str]) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        message = problem["msg"].removeprefix("Value error, ")
+        if not problem["loc"]:
+            lines.append(message)
+            continue
+        name = str(problem["loc"][0])
+        value = "(not shown)" if name == _SECRET else repr(problem["input"])
+        lines.append(f"{named.get(name, name)}={value}: {message[0].lower()}{message[1:]}")
+    return "\n".join(lines)
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Settings from a command line and an environment; prints help and exits where asked.
+
+    Raises:
+        SettingsError: a setting is wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog="otel-memory serve",
+        description="Run the analyzer: it takes OTLP, judges every process's memory, and shows it on a page.",
+        allow_abbrev=False,
+    )
+    add_arguments(parser)
+    return load(vars(parser.parse_args(list(argv))), environ)

@@ -1,0 +1,195 @@
+"""From samples to the floor: what stays in use when garbage, peaks and restarts are taken away.
+
+Owns the cleaning of samples, the lives of a process that was restarted, and the lower envelope on a grid of equal
+buckets of time or of work. Never judges what the floor does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MIN_SAMPLES: Final = 24
+"""Fewer samples of one life than this are not judged."""
+_GRIDS: Final = ((160, 64), (56, 32), (0, 16))
+"""(samples, buckets): from that many samples on, that many buckets, so that a bucket holds several samples."""
+_RESTART_SECONDS: Final = 1.0
+_RESTART_DROP: Final = 0.35
+_MAX_EARLIER_LIVES: Final = 3
+
+
+class SeriesInput(NamedTuple):
+    """One series to score: event times (s), values (bytes), the limit (bytes) and covariates aligned with times."""
+
+    times: Floats
+    values: Floats
+    limit: float | None = None
+    covariates: Mapping[str, Floats] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """The samples of one life of a process: clean, in order of time. ``work`` counts requests since its beginning
+    (None where unknown)."""
+
+    times: Floats
+    values: Floats
+    work: Floats | None
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Lives on a common grid; one row a life. ``floor`` is the least value of each bucket, ``spread`` the middle
+    height of what comes and goes above it, ``rate`` the work per second, ``begin``/``end`` event times."""
+
+    floor: Floats
+    spread: Floats
+    rate: Floats | None
+    moment: Floats
+    begin: Floats
+    end: Floats
+    samples: Ints
+
+    @property
+    def seconds(self) -> Floats:
+        return self.end - self.begin
+
+
+def clean(series: SeriesInput) -> tuple[Floats, Floats, dict[str, Floats]]:
+    """Finite, non-negative samples in order of time; of equal times the last one. Covariates follow."""
+    times = np.asarray(series.times, dtype=np.float64).ravel()
+    values = np.asarray(series.values, dtype=np.float64).ravel()
+    n = min(len(times), len(values))
+    times, values = times[:n], values[:n]
+    columns = {}
+    for name, column in (series.covariates or {}).items():
+        array = np.asarray(column, dtype=np.float64).ravel()
+        if len(array) == n:
+            columns[name] = array
+    # Beyond a float's exact integers squares would overflow; no process holds 2**60 bytes.
+    good = (values >= 0) & (values < 2.0**60) & (np.abs(times) < 2.0**60)
+    if not good.all():
+        times, values = times[good], values[good]
+        columns = {name: column[good] for name, column in columns.items()}
+    if len(times) > 1 and not (times[1:] > times[:-1]).all():
+        order = np.argsort(times, kind="stable")
+        last = np.append(np.diff(times[order]) > 0, True)
+        order = order[last]
+        times, values = times[order], values[order]
+        columns = {name: column[order] for name, column in columns.items()}
+    return times, values, columns
+
+
+def lives(series: SeriesInput) -> list[Life]:
+    """The lives of one process, oldest first; the last one is the present. A new life begins where the start time
+    jumps or, where no start time is known, where the value falls by more than a third at once to near its least."""
+    times, values, columns = clean(series)
+    if not len(times):
+        return []
+    start = columns.get("start_time")
+    if start is not None and np.isfinite(start).all():
+        breaks = np.flatnonzero(np.abs(start[1:] - start[:-1]) > _RESTART_SECONDS) + 1
+    else:
+        fell = values[1:] < (1 - _RESTART_DROP) * values[:-1]
+        breaks = np.flatnonzero(fell & (values[1:] < 1.2 * values.min())) + 1 if fell.any() else np.empty(0, np.int64)
+    requests = columns.get("requests")
+    found = []
+    for a, b in zip([0, *breaks.tolist()], [*breaks.tolist(), len(times)], strict=True):
+        found.append(Life(times[a:b], values[a:b], None if requests is None else _work(requests[a:b])))
+    return found[-1 - _MAX_EARLIER_LIVES :]
+
+
+def _work(requests: Floats) -> Floats | None:
+    """Requests since the beginning, with resets of the counter taken out; None where it tells nothing."""
+    known = np.isfinite(requests)
+    if known.sum() < MIN_SAMPLES:
+        return None
+    if not known.all():
+        index = np.arange(len(requests))
+        requests = np.interp(index, index[known], requests[known])
+    done = np.zeros(len(requests))
+    np.cumsum(np.maximum(np.diff(requests), 0.0), out=done[1:])
+    # Less than one request is no work, and would be divided by.
+    return done if done[-1] >= 1 else None
+
+
+def buckets(samples: int) -> int:
+    """How many buckets a life of that many samples is divided into."""
+    return next(count for least, count in _GRIDS if samples >= least)
+
+
+def grid(rows: Sequence[Life], count: int, by_work: bool = False) -> Grid:
+    """The floor of each life on ``count`` equal buckets of its time or, with ``by_work``, of its work."""
+    sizes = np.array([len(life.times) for life in rows], dtype=np.int64)
+    ends = np.cumsum(sizes)
+    begins = ends - sizes
+    times = np.concatenate([life.times for life in rows])
+    values = np.concatenate([life.values for life in rows])
+    row = np.repeat(np.arange(len(rows)), sizes)
+    works = [life.work for life in rows]
+    work = np.concatenate([w for w in works if w is not None]) if all(w is not None for w in works) else None
+    clock = work if by_work and work is not None else times
+    first, last = clock[begins], clock[ends - 1]
+    width = np.maximum(last - first, 1e-9)
+    bucket = np.minimum(((clock - first[row]) / width[row] * count).astype(np.int64), count - 1)
+    cell = row * count + bucket
+    edges = np.concatenate(([0], np.flatnonzero(cell[1:] != cell[:-1]) + 1))
+    held = cell[edges]
+    shape = (len(rows), count)
+
+    def spread_out(reduced: Floats) -> Floats:
+        flat = np.full(len(rows) * count, np.nan)
+        flat[held] = reduced
+        return flat.reshape(shape)
+
+    low = spread_out(np.minimum.reduceat(values, edges))
+    high = spread_out(np.maximum.reduceat(values, edges))
+    counts = np.diff(np.append(edges, len(cell)))
+    moment = spread_out(np.add.reduceat(times, edges) / counts)
+    empty = np.isnan(low)
+    height = np.where(empty, np.nan, high - low)
+    begin, end = times[begins], times[ends - 1]
+    if empty.any():
+        low, moment = _fill(low, empty), _fill(moment, empty)
+    rate = None
+    if work is not None:
+        done = spread_out(np.add.reduceat(work, edges) / counts)
+        if empty.any():
+            done = _fill(done, empty)
+        rate = _slope(done, moment)
+    return Grid(low, np.nanmedian(height, axis=1), rate, moment, begin, end, sizes)
+
+
+def _fill(values: Floats, empty: NDArray[np.bool_]) -> Floats:
+    """Straight lines over empty buckets. The first and the last bucket are never empty."""
+    position = np.arange(values.shape[1])
+    before = np.maximum.accumulate(np.where(empty, 0, position), axis=1)
+    after = np.minimum.accumulate(np.where(empty, values.shape[1] - 1, position)[:, ::-1], axis=1)[:, ::-1]
+    low, high = np.take_along_axis(values, before, 1), np.take_along_axis(values, after, 1)
+    share = (position - before) / np.maximum(after - before, 1)
+    return np.asarray(low + (high - low) * share)
+
+
+def _slope(done: Floats, moment: Floats) -> Floats:
+    """Work per second at each bucket, from its neighbours."""
+    rate = np.empty_like(done)
+    rate[:, 1:-1] = (done[:, 2:] - done[:, :-2]) / np.maximum(moment[:, 2:] - moment[:, :-2], 1e-9)
+    rate[:, 0], rate[:, -1] = rate[:, 1], rate[:, -2]
+    return rate
+
+
+def opened(floor: Floats) -> Floats:
+    """The floor without bumps narrower than an eighth of the grid: a morphological opening (Serra 1982). What only
+    rises is left as it is; a bump that has not ended yet stays."""
+    half = max(floor.shape[1] // 16, 1)
+    padded = np.pad(floor, ((0, 0), (2 * half, 2 * half)), constant_values=np.inf)
+    eroded = sliding_window_view(padded, 2 * half + 1, axis=1).min(axis=2)
+    return np.asarray(sliding_window_view(eroded, 2 * half + 1, axis=1).max(axis=2))

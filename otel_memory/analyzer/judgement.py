@@ -1,0 +1,135 @@
+"""One judgement of a process out of the scores of its windows at several resolutions.
+
+Owns which resolutions are scored when, and how their scores become one. Never scores by itself (``scoring``), never
+decides a verdict (``alerting``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from otel_memory.analyzer.material import CAPPED, cap_immaterial
+from otel_memory.analyzer.scoring import ScoreResult, SeriesInput, score_batch
+from otel_memory.analyzer.series import ProcessSeries
+from otel_memory.analyzer.windows import LEVELS
+
+LEAST_HISTORY_SECONDS: Final = 900.0
+"""How far a coarser window must reach back before its silence counts against a finer one's alarm."""
+SUSPICIOUS: Final = 0.5
+RANGE_MARGIN: Final = 0.02
+_NEVER: Final = float("-inf")
+
+
+class Due(NamedTuple):
+    """One resolution that has something new. ``given`` is None where a finer one says the same already."""
+
+    level: int
+    bucket: float
+    given: SeriesInput | None
+
+
+class Judge:
+    """The latest score of each resolution of one process; a resolution is scored again when it has a new sample."""
+
+    __slots__ = ("_buckets", "_life", "results")
+
+    def __init__(self) -> None:
+        self.results: list[ScoreResult | None] = [None] * len(LEVELS)
+        self._buckets: list[float] = [_NEVER] * len(LEVELS)
+        self._life: float | None = None
+
+    def due(self, series: ProcessSeries) -> list[Due]:
+        """What is to be scored now."""
+        memory = series.memory
+        if memory is None:
+            return []
+        life = series.lives[-1] if series.lives else None
+        if life != self._life:
+            # What a coarse window said of the life before must not stand until its next bucket begins.
+            self._life = life
+            self._buckets = [_NEVER] * len(LEVELS)
+        found = []
+        spacing = 0.0
+        for index, level in enumerate(LEVELS):
+            # The youngest bucket is provisional until the next one begins; of raw samples each counts.
+            bucket = memory.last_time // level.bucket_seconds if level.bucket_seconds else memory.last_time
+            if bucket == self._buckets[index]:
+                continue
+            times, values = memory.arrays(index)
+            stop = len(times)
+            if index == 0:
+                spacing = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+            elif level.bucket_seconds <= 1.5 * spacing or len(times) < 2:
+                # No coarser than what comes in: the raw window says the same.
+                found.append(Due(index, bucket, None))
+                continue
+            else:
+                stop -= 1
+            covariates = {name: column[:stop] for name, column in series.covariates(index).items()}
+            limit = None if series.limit_bytes is None else float(series.limit_bytes)
+            found.append(Due(index, bucket, SeriesInput(times[:stop], values[:stop], limit, covariates)))
+        return found
+
+    def take(self, due: Due, result: ScoreResult | None) -> None:
+        """The score of what was due. One that is not a number is no score."""
+        self._buckets[due.level] = due.bucket
+        usable = result is not None and math.isfinite(result.score) and math.isfinite(result.growth_rate)
+        if result is None or due.given is None or not usable:
+            self.results[due.level] = None
+        else:
+            self.results[due.level] = cap_immaterial(result, due.given.times, due.given.values)
+
+    def combined(self, series: ProcessSeries) -> ScoreResult | None:
+        """The score of the process: the most alarming of those that had enough to go by.
+
+        An alarm of a finer window is capped where a coarser one, long enough, is calm and shows that the memory was
+        as high before.
+        """
+        judged = [(index, result) for index, result in enumerate(self.results) if result is not None]
+        sufficient = [(index, result) for index, result in judged if result.sufficient]
+        if not sufficient:
+            return judged[0][1] if judged else None
+        index, worst = max(sufficient, key=lambda pair: pair[1].score)
+        if worst.score < SUSPICIOUS:
+            return worst
+        for coarser, result in sufficient:
+            if coarser > index and result.score < SUSPICIOUS and _within_history(series, coarser, worst):
+                reason = (
+                    "the growth of the last minutes stays within what the memory was before "
+                    f"(score {worst.score:.2f} without that history)"
+                )
+                return replace(worst, score=min(worst.score, CAPPED), reasons=(*worst.reasons, reason))
+        return worst
+
+
+def _within_history(series: ProcessSeries, level: int, growing: ScoreResult) -> bool:
+    """True if the memory now isn't above what it was before the growth, over a history that is long enough."""
+    memory = series.memory
+    if memory is None or memory.last_value is None:
+        return False
+    times, values = memory.arrays(level)
+    begun = growing.since if growing.since is not None else times[-1]
+    before = times < begun
+    if not before.any() or begun - times[0] < LEAST_HISTORY_SECONDS:
+        return False
+    return bool(memory.last_value <= values[before].max() * (1 + RANGE_MARGIN))
+
+
+def score_all(processes: Sequence[tuple[Judge, ProcessSeries]]) -> None:
+    """Score everything that is due, of all processes in one batch."""
+    owners: list[tuple[Judge, Due]] = []
+    inputs: list[SeriesInput] = []
+    for judge, series in processes:
+        for due in judge.due(series):
+            if due.given is None:
+                judge.take(due, None)
+            else:
+                owners.append((judge, due))
+                inputs.append(due.given)
+    for (judge, due), result in zip(owners, score_batch(inputs), strict=True):
+        judge.take(due, result)

@@ -1,0 +1,1 @@
+"""Receivers: bytes in, one callable out. One file for each transport."""

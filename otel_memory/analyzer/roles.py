@@ -1,0 +1,115 @@
+"""Which metrics the analyzer has a use for, and what each one is to it.
+
+Owns the map from metric name to role; nothing else knows a metric by its name. Never reads a value: how the
+points of a role become one series is the business of ``series``.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from otel_memory import names
+from otel_memory.analyzer.model import AttributeSet
+
+
+class Role(StrEnum):
+    """What a series is to the analyzer."""
+
+    MEMORY = "memory"
+    """Memory in use, bytes: the series that is judged."""
+    FLOOR = "floor"
+    """Memory in use just after a full collection, bytes."""
+    LIMIT = "limit"
+    """The limit that ends the process, bytes."""
+    HEAP = "heap"
+    """Bytes in use in the C allocator, one series for each kind."""
+    BLOCKS = "blocks"
+    """Memory blocks that the Python allocator has handed out."""
+    GC_GEN2 = "gc_gen2"
+    """Full collections since the interpreter began."""
+    REQUESTS = "requests"
+    """Requests served, one series for each route or method: the count of a duration histogram."""
+    OPERATION_CALLS = "operation_calls"
+    """Calls of a tracked operation."""
+    OPERATION_GROWTH = "operation_growth"
+    """Bytes that resident memory changed by over the calls of a tracked operation."""
+    START_TIME = "start_time"
+    """Seconds that the process has been running: the point's time less its value is when it began."""
+    INFO = "info"
+    """Says with its attributes which process this is, where the resource does not."""
+
+
+class Use(NamedTuple):
+    """The role of a metric. Where several metrics of one process have the same role, the lowest ``priority``
+    counts and the others are set aside."""
+
+    role: Role
+    priority: int = 0
+
+
+_PREFERENCE: Final[dict[Role, tuple[str, ...]]] = {
+    # What the kernel holds the process to comes first, then its container's, then a runtime's own heap. Of the
+    # container's, the working set is what the kubelet evicts by; usage includes reclaimable page cache.
+    Role.MEMORY: (
+        names.PROCESS_MEMORY_USAGE,
+        "container.memory.working_set",
+        "container.memory.usage",
+        "container.memory.rss",
+        "jvm.memory.used",
+        "go.memory.used",
+        "v8js.memory.heap.used",
+    ),
+    Role.FLOOR: (names.GC_FLOOR_USAGE, "jvm.memory.used_after_last_gc"),
+    Role.LIMIT: (names.MEMORY_LIMIT,),
+    Role.HEAP: (names.HEAP_USAGE,),
+    Role.BLOCKS: (names.PYTHON_BLOCK_COUNT,),
+    Role.GC_GEN2: (names.GC_COLLECTIONS,),
+    # The second and the fourth are what these were called before the conventions became stable.
+    Role.REQUESTS: (
+        "http.server.request.duration",
+        "http.server.duration",
+        "rpc.server.call.duration",
+        "rpc.server.duration",
+    ),
+    Role.OPERATION_CALLS: (names.OPERATION_CALLS,),
+    Role.OPERATION_GROWTH: (names.OPERATION_GROWTH,),
+    Role.START_TIME: (names.PROCESS_UPTIME,),
+    Role.INFO: (names.PROCESS_INFO,),
+}
+
+USES: Final = MappingProxyType(
+    {name: Use(role, priority) for role, preferred in _PREFERENCE.items() for priority, name in enumerate(preferred)}
+)
+"""Metric name -> its use."""
+
+WANTED: Final[frozenset[str]] = frozenset(USES)
+"""The metrics that decoding keeps; every other one is accepted and dropped."""
+
+_FULL_GENERATION: Final = 2
+
+
+def use_of(metric: str, attributes: AttributeSet = ()) -> Use | None:
+    """The use of one series, or None where the analyzer has none.
+
+    The attributes matter for collections only: the younger generations say nothing about a leak.
+    """
+    use = USES.get(metric)
+    if (
+        use is not None
+        and use.role is Role.GC_GEN2
+        and dict(attributes).get(names.CPYTHON_GC_GENERATION)
+        not in (
+            _FULL_GENERATION,
+            str(_FULL_GENERATION),
+        )
+    ):
+        return None
+    return use
+
+
+def role_of(metric: str, attributes: AttributeSet = ()) -> Role | None:
+    """The role of one series, or None where the analyzer has no use for it."""
+    use = use_of(metric, attributes)
+    return None if use is None else use.role

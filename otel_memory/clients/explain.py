@@ -1,0 +1,197 @@
+"""``otel-memory explain ID``: the whole story of one process, in plain words with the figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+from urllib.parse import quote
+
+from rich.text import Text
+
+from otel_memory import humanize
+from otel_memory.clients import chart
+from otel_memory.clients.api_client import ApiClient, ClientError, add_arguments
+from otel_memory.clients.leaks import STYLES
+from otel_memory.clients.lookup import find_process
+from otel_memory.clients.replies import Process, Series, Suspect, read_process, read_series
+from otel_memory.clients.terminal import Terminal, local_moment
+
+CHART_WIDTH: Final = 60
+CHART_POINTS: Final = 240
+MAX_EVENTS: Final = 5
+SILENT_SECONDS: Final = 300.0
+"""After so long without a word a process is told to be silent: exporters speak every minute, or more often."""
+
+_LIMITS: Final = {
+    "configured": "set by OTEL_PYTHON_MEMORY_LIMIT",
+    "cgroup_v2": "set by its container",
+    "cgroup_v1": "set by its container",
+    "rlimit": "a resource limit of its address space",
+    "host": "all of the host's memory",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Explain one process: 0 if it is well, 1 if it leaks or may leak, 2 if it could not be asked about."""
+    parser = argparse.ArgumentParser(
+        prog="otel-memory explain",
+        description="Tell the whole story of one process.",
+        epilog="exit status: 0 it is well, 1 it leaks or may leak, 2 it could not be asked about",
+    )
+    parser.add_argument("process", metavar="ID", help="the process's id, the beginning of it, or its service's name")
+    add_arguments(parser)
+    options = parser.parse_args(argv)
+    terminal = Terminal()
+    try:
+        with ApiClient(options.url, options.token) as client:
+            answer = find_process(client, options.process)
+            process = read_process(answer)
+            series = None if options.json else _memory(client, process)
+    except ClientError as error:
+        print(f"otel-memory explain: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(answer, indent=2))
+    else:
+        terminal.show(*story(process, series, terminal, datetime.now().astimezone()))
+    return int(process.verdict in ("leaking", "watch"))
+
+
+def _memory(client: ApiClient, process: Process) -> Series | None:
+    path = f"/api/v1/processes/{quote(process.id, safe='')}/series"
+    answer = client.get(path, {"metric": "memory", "points": CHART_POINTS})
+    return None if answer is None else read_series(answer)
+
+
+def story(process: Process, series: Series | None, terminal: Terminal, now: datetime) -> list[Text]:
+    """The lines of the story; ``now`` carries the zone that times are told in."""
+    lines = [
+        Text.assemble(
+            (process.service, "bold"), "  ", (process.verdict, STYLES.get(process.verdict, "")), f"  {process.id}"
+        ),
+        *([Text(who(process), style="dim")] if who(process) else []),
+        Text(),
+        Text(headline(process, now)),
+    ]
+    lines += picture(series, terminal, now) if series is not None else []
+    lines += _section("Why", [Text(f"- {reason}") for reason in process.reasons])
+    lines += _section("What grows", [_suspect(place, s) for place, s in enumerate(process.suspects, 1)])
+    lines += _section(
+        "What it told",
+        [Text(f"- {local_moment(e.time, now)}  {e.body or e.name}") for e in process.events[:MAX_EVENTS]],
+    )
+    lines += _section("What to look at next", [Text(f"- {step}") for step in next_steps(process)])
+    return lines
+
+
+def _section(title: str, content: list[Text]) -> list[Text]:
+    return [Text(), Text(title, style="bold"), *content] if content else []
+
+
+def _suspect(place: int, suspect: Suspect) -> Text:
+    figures = [
+        None if suspect.growth is None else humanize.format_rate(suspect.growth),
+        None if suspect.share is None else f"{humanize.format_share(suspect.share)} of the growth",
+        None if suspect.confidence is None else f"confidence {humanize.format_share(suspect.confidence)}",
+    ]
+    return Text.assemble(
+        f"{place}. ",
+        (f"{suspect.kind} {suspect.name}", "bold"),
+        f"  {', '.join(figure for figure in figures if figure)}",
+        f"\n   {suspect.evidence}" if suspect.evidence else "",
+    )
+
+
+def who(process: Process) -> str:
+    """What is known about the process besides its name."""
+    parts = (
+        process.version and f"version {process.version}",
+        process.host and f"host {process.host}",
+        None if process.pid is None else f"pid {process.pid}",
+        process.runtime,
+        process.instance and f"instance {process.instance}",
+    )
+    return ", ".join(part for part in parts if part)
+
+
+def headline(process: Process, now: datetime) -> str:
+    """What, how fast and until when, in a few sentences."""
+    return " ".join(filter(None, (_silence(process, now), _memory_now(process), _growth(process, now))))
+
+
+def _silence(process: Process, now: datetime) -> str:
+    if process.last_seen is None:
+        return ""
+    silent = (now - process.last_seen).total_seconds()
+    return f"It was last heard of {humanize.format_duration(silent)} ago." if silent >= SILENT_SECONDS else ""
+
+
+def _memory_now(process: Process) -> str:
+    if process.memory is None:
+        return "Its memory is not known."
+    used = f"It uses {humanize.format_bytes(process.memory)}"
+    if not process.limit:
+        return f"{used}; its limit is not known."
+    whose = _LIMITS.get(process.limit_kind or "", "")
+    return (
+        f"{used}, {humanize.format_share(process.memory / process.limit)} of its limit of "
+        f"{humanize.format_limit(process.limit)}{f' ({whose})' if whose else ''}."
+    )
+
+
+def _growth(process: Process, now: datetime) -> str:
+    if process.verdict == "unknown":
+        return "There is too little to judge it by yet."
+    if process.verdict == "healthy":
+        return "Nothing in it points to a leak."
+    grows = "It leaks" if process.verdict == "leaking" else "It may leak"
+    if process.growth is not None:
+        grows += f" {humanize.format_rate(process.growth)}"
+    if process.leaking_since is not None:
+        grows += f" since {local_moment(process.leaking_since, now)}"
+    reach = process.reach
+    if reach is None:
+        return f"{grows}. When that meets a limit can't be told."
+    high = "or longer" if reach.high is None else f"to {humanize.format_duration(reach.high)}"
+    return (
+        f"{grows}, and reaches the limit in about {humanize.format_duration(reach.estimate)} "
+        f"({humanize.format_duration(reach.low)} {high})."
+    )
+
+
+def picture(series: Series, terminal: Terminal, now: datetime) -> list[Text]:
+    """Memory over time and what its ends are; nothing where there is too little to draw."""
+    values = chart.columns(series, min(CHART_WIDTH, terminal.width))
+    known = [value for value in series.values if value is not None]
+    if not values or not known:
+        return []
+    bars = chart.BARS if terminal.can_show(chart.BARS) else chart.ASCII_BARS
+    times = [time for time, value in zip(series.times, series.values, strict=True) if value is not None]
+    caption = (
+        f"{local_moment(times[0], now)} to {local_moment(times[-1], now)}, "
+        f"{humanize.format_bytes(min(known))} to {humanize.format_bytes(max(known))}"
+    )
+    return [Text(), Text(chart.draw(values, bars), no_wrap=True), Text(caption, style="dim")]
+
+
+def next_steps(process: Process) -> list[str]:
+    """What a person would look at next."""
+    if process.verdict not in ("leaking", "watch"):
+        return []
+    steps = []
+    if process.suspects:
+        first = process.suspects[0]
+        steps.append(
+            f"Read what {first.kind} {first.name} keeps after it has answered: caches without a bound, "
+            "module-level lists and dictionaries, listeners that are never removed."
+        )
+    else:
+        steps.append("Decorate the operations you suspect with @monitor_memory: then growth can be laid at their door.")
+        steps.append("Instrument the web framework (OTEL_SEMCONV_STABILITY_OPT_IN=http): then routes can be compared.")
+    if not process.limit:
+        steps.append("Set OTEL_PYTHON_MEMORY_LIMIT to its budget: then the time to it can be told.")
+    return steps

@@ -1,0 +1,1 @@
+"""What ``otel-memory demo`` starts: two samples, load for them, the analyzer. Everything is a subprocess."""

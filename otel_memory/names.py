@@ -1,0 +1,385 @@
+"""The contract between the probe and the analyzer: every metric, attribute and event name.
+
+Imports nothing of ours. A name that the OpenTelemetry semantic conventions define is used as it is and
+marked ``conventional``; a name of our own carries the prefix ``otel_memory.`` and stands here with its unit
+and description. ``docs/conventions.md`` is held against this module by a test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+SCOPE: Final = "otel_memory"
+"""Name of the instrumentation scope of everything that the probe emits."""
+
+Kind = Literal["counter", "updowncounter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: ``unit`` is UCUM as OpenTelemetry uses it; ``attributes`` are the keys its points may carry."""
+
+    name: str
+    unit: str
+    kind: Kind
+    description: str
+    attributes: tuple[str, ...] = ()
+    conventional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute of our own; ``type`` is the OTLP value type, ``values`` lists the allowed ones where closed."""
+
+    name: str
+    type: Literal["string", "int", "double", "boolean", "string[]"]
+    description: str
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: a log record whose ``event_name`` is ``name`` and whose attributes are flat."""
+
+    name: str
+    description: str
+    attributes: tuple[str, ...]
+
+
+# --- attributes: conventional keys that we use -------------------------------------------------------------
+CPYTHON_GC_GENERATION: Final = "cpython.gc.generation"
+PAGING_FAULT_TYPE: Final = "system.paging.fault.type"
+SYSTEM_MEMORY_STATE: Final = "system.memory.state"
+PROCESS_PID: Final = "process.pid"
+PROCESS_RUNTIME_NAME: Final = "process.runtime.name"
+PROCESS_RUNTIME_VERSION: Final = "process.runtime.version"
+HOST_NAME: Final = "host.name"
+SERVICE_NAME: Final = "service.name"
+SERVICE_NAMESPACE: Final = "service.namespace"
+SERVICE_VERSION: Final = "service.version"
+SERVICE_INSTANCE_ID: Final = "service.instance.id"
+HTTP_ROUTE: Final = "http.route"
+HTTP_REQUEST_METHOD: Final = "http.request.method"
+
+# --- attributes: our own -----------------------------------------------------------------------------------
+LIMIT_KIND: Final = "otel_memory.limit.kind"
+HEAP_KIND: Final = "otel_memory.heap.kind"
+PSI_KIND: Final = "otel_memory.psi.kind"
+PSI_SCOPE: Final = "otel_memory.psi.scope"
+OPERATION_NAME: Final = "otel_memory.operation.name"
+OPERATION_STATUS: Final = "otel_memory.operation.status"
+OPERATION_MEMORY_BEFORE: Final = "otel_memory.operation.memory.before"
+OPERATION_MEMORY_AFTER: Final = "otel_memory.operation.memory.after"
+OPERATION_MEMORY_DELTA: Final = "otel_memory.operation.memory.delta"
+OPERATION_MEMORY_PEAK_DELTA: Final = "otel_memory.operation.memory.peak_delta"
+OPERATION_OVERLAP: Final = "otel_memory.operation.overlap"
+OPERATION_TRACED: Final = "otel_memory.operation.traced.delta"
+OPERATION_TRACED_PEAK: Final = "otel_memory.operation.traced.peak"
+PROBE_PART: Final = "otel_memory.probe.part"
+PROBE_VERSION: Final = "otel_memory.version"
+EVENT_ID: Final = "otel_memory.event.id"
+THRESHOLD_NAME: Final = "otel_memory.threshold.name"
+THRESHOLD_METRIC: Final = "otel_memory.threshold.metric"
+THRESHOLD_COMPARISON: Final = "otel_memory.threshold.comparison"
+THRESHOLD_BOUND: Final = "otel_memory.threshold.bound"
+THRESHOLD_VALUE: Final = "otel_memory.threshold.value"
+THRESHOLD_PEAK: Final = "otel_memory.threshold.peak"
+THRESHOLD_UNIT: Final = "otel_memory.threshold.unit"
+THRESHOLD_SEVERITY: Final = "otel_memory.threshold.severity"
+THRESHOLD_DURATION: Final = "otel_memory.threshold.duration"
+ALERT_ID: Final = "otel_memory.alert.id"
+ALERT_NAME: Final = "otel_memory.alert.name"
+ALERT_STATE: Final = "otel_memory.alert.state"
+ALERT_SEVERITY: Final = "otel_memory.alert.severity"
+ALERT_SUMMARY: Final = "otel_memory.alert.summary"
+ALERT_PROCESS_ID: Final = "otel_memory.alert.process.id"
+ALERT_GROWTH: Final = "otel_memory.alert.growth"
+ALERT_SCORE: Final = "otel_memory.alert.score"
+ALERT_TIME_TO_LIMIT: Final = "otel_memory.alert.time_to_limit"
+ALERT_SUSPECT: Final = "otel_memory.alert.suspect"
+
+ATTRIBUTES: Final[dict[str, Attribute]] = {
+    a.name: a
+    for a in (
+        Attribute(
+            LIMIT_KIND,
+            "string",
+            "What sets the limit that will really end the process.",
+            ("configured", "cgroup_v2", "cgroup_v1", "rlimit", "host"),
+        ),
+        Attribute(
+            HEAP_KIND,
+            "string",
+            "Part of the C allocator's heap: blocks in its arenas, or blocks it mapped on their own.",
+            ("arena", "mmap"),
+        ),
+        Attribute(PSI_KIND, "string", "Whether some or all tasks stalled on memory.", ("some", "full")),
+        Attribute(PSI_SCOPE, "string", "Whose tasks the pressure-stall information covers.", ("system", "cgroup")),
+        Attribute(OPERATION_NAME, "string", "Name of the operation: module and qualified name, or the given one."),
+        Attribute(OPERATION_STATUS, "string", "How the operation ended.", ("success", "error")),
+        Attribute(OPERATION_MEMORY_BEFORE, "int", "Resident bytes of the process when the operation began."),
+        Attribute(OPERATION_MEMORY_AFTER, "int", "Resident bytes of the process when the operation ended."),
+        Attribute(OPERATION_MEMORY_DELTA, "int", "Change of resident bytes while the operation ran; may be negative."),
+        Attribute(
+            OPERATION_MEMORY_PEAK_DELTA,
+            "int",
+            "Highest resident bytes during the operation less those at its beginning, where the kernel tells.",
+        ),
+        Attribute(
+            OPERATION_OVERLAP,
+            "boolean",
+            "True if other tracked operations ran at the same time, so that the delta may be theirs.",
+        ),
+        Attribute(OPERATION_TRACED, "int", "Python bytes that tracemalloc saw allocated and not freed."),
+        Attribute(OPERATION_TRACED_PEAK, "int", "Highest Python bytes above the start that tracemalloc saw."),
+        Attribute(PROBE_PART, "string", "Part of the probe that dropped or failed something."),
+        Attribute(PROBE_VERSION, "string", "Version of otel-memory in the process."),
+        Attribute(EVENT_ID, "string", "The same for the crossing and the recovery of one episode."),
+        Attribute(THRESHOLD_NAME, "string", "Name of the rule."),
+        Attribute(THRESHOLD_METRIC, "string", "Metric that the rule reads."),
+        Attribute(
+            THRESHOLD_COMPARISON,
+            "string",
+            "How the metric is compared with the bound.",
+            ("greater_than", "percent_change", "growth_per_second", "share_of_limit"),
+        ),
+        Attribute(THRESHOLD_BOUND, "double", "Bound of the rule, in otel_memory.threshold.unit."),
+        Attribute(THRESHOLD_VALUE, "double", "Compared value at the time of the event, in otel_memory.threshold.unit."),
+        Attribute(THRESHOLD_PEAK, "double", "Highest compared value of the episode, in otel_memory.threshold.unit."),
+        Attribute(THRESHOLD_UNIT, "string", "Unit of bound and value: By, By/s, %, 1 or 1/s."),
+        Attribute(THRESHOLD_SEVERITY, "string", "Severity of the rule.", ("info", "warning", "critical")),
+        Attribute(THRESHOLD_DURATION, "double", "Seconds from the crossing to the recovery."),
+        Attribute(ALERT_ID, "string", "Identity of the alert: the same for the same cause."),
+        Attribute(ALERT_NAME, "string", "Kind of alert.", ("memory_leak", "memory_limit_near")),
+        Attribute(ALERT_STATE, "string", "State after the change.", ("pending", "firing", "resolved")),
+        Attribute(ALERT_SEVERITY, "string", "Severity of the alert.", ("warning", "critical")),
+        Attribute(ALERT_SUMMARY, "string", "The alert in one sentence."),
+        Attribute(ALERT_PROCESS_ID, "string", "Identity of the process at the analyzer."),
+        Attribute(ALERT_GROWTH, "double", "Growth in By/s when the state changed."),
+        Attribute(ALERT_SCORE, "double", "Leak score (0 to 1) when the state changed."),
+        Attribute(ALERT_TIME_TO_LIMIT, "double", "Estimated seconds to the limit when the state changed."),
+        Attribute(ALERT_SUSPECT, "string", "First suspect, as kind:name."),
+    )
+}
+
+# --- metrics -----------------------------------------------------------------------------------------------
+PROCESS_MEMORY_USAGE: Final = "process.memory.usage"
+PROCESS_MEMORY_VIRTUAL: Final = "process.memory.virtual"
+PROCESS_MEMORY_UTILIZATION: Final = "process.memory.utilization"
+PROCESS_PAGING_FAULTS: Final = "process.paging.faults"
+PROCESS_THREAD_COUNT: Final = "process.thread.count"
+PROCESS_FD_COUNT: Final = "process.unix.file_descriptor.count"
+PROCESS_UPTIME: Final = "process.uptime"
+GC_COLLECTIONS: Final = "cpython.gc.collections"
+GC_COLLECTED_OBJECTS: Final = "cpython.gc.collected_objects"
+GC_UNCOLLECTABLE_OBJECTS: Final = "cpython.gc.uncollectable_objects"
+SYSTEM_MEMORY_LIMIT: Final = "system.memory.limit"
+SYSTEM_MEMORY_AVAILABLE: Final = "system.memory.linux.available"
+SYSTEM_MEMORY_UTILIZATION: Final = "system.memory.utilization"
+
+PROCESS_INFO: Final = "otel_memory.process.info"
+MEMORY_PEAK: Final = "otel_memory.process.memory.peak"
+MEMORY_SHARED: Final = "otel_memory.process.memory.shared"
+MEMORY_PRIVATE: Final = "otel_memory.process.memory.private"
+MEMORY_LIMIT: Final = "otel_memory.process.memory.limit"
+MEMORY_PRESSURE: Final = "otel_memory.process.memory.pressure"
+PSI_STALL_TIME: Final = "otel_memory.psi.stall.time"
+HEAP_USAGE: Final = "otel_memory.heap.usage"
+PYTHON_BLOCK_COUNT: Final = "otel_memory.python.block.count"
+GC_PAUSE_DURATION: Final = "otel_memory.gc.pause.duration"
+GC_FLOOR_USAGE: Final = "otel_memory.gc.floor.usage"
+GC_FLOOR_BLOCK_COUNT: Final = "otel_memory.gc.floor.block.count"
+OPERATION_CALLS: Final = "otel_memory.operation.calls"
+OPERATION_GROWTH: Final = "otel_memory.operation.growth"
+OPERATION_TIME: Final = "otel_memory.operation.time"
+PROBE_TIME: Final = "otel_memory.probe.time"
+PROBE_FAILURES: Final = "otel_memory.probe.failures"
+PROBE_DROPPED: Final = "otel_memory.probe.dropped"
+
+METRICS: Final[dict[str, Metric]] = {
+    m.name: m
+    for m in (
+        Metric(PROCESS_MEMORY_USAGE, "By", "updowncounter", "The amount of physical memory in use.", conventional=True),
+        Metric(
+            PROCESS_MEMORY_VIRTUAL, "By", "updowncounter", "The amount of committed virtual memory.", conventional=True
+        ),
+        Metric(
+            PROCESS_MEMORY_UTILIZATION,
+            "1",
+            "gauge",
+            "Physical memory in use as a share of the limit that will really end the process.",
+            (LIMIT_KIND,),
+            conventional=True,
+        ),
+        Metric(
+            PROCESS_PAGING_FAULTS,
+            "{fault}",
+            "counter",
+            "Number of page faults the process has made.",
+            (PAGING_FAULT_TYPE,),
+            conventional=True,
+        ),
+        Metric(PROCESS_THREAD_COUNT, "{thread}", "updowncounter", "Process threads count.", conventional=True),
+        Metric(
+            PROCESS_FD_COUNT,
+            "{file_descriptor}",
+            "updowncounter",
+            "Number of unix file descriptors in use by the process.",
+            conventional=True,
+        ),
+        Metric(PROCESS_UPTIME, "s", "gauge", "The time the process has been running.", conventional=True),
+        Metric(
+            GC_COLLECTIONS,
+            "{collection}",
+            "counter",
+            "The number of times a generation was collected since interpreter start (or since the fork).",
+            (CPYTHON_GC_GENERATION,),
+            conventional=True,
+        ),
+        Metric(
+            GC_COLLECTED_OBJECTS,
+            "{object}",
+            "counter",
+            "Objects collected inside a generation since interpreter start (or since the fork).",
+            (CPYTHON_GC_GENERATION,),
+            conventional=True,
+        ),
+        Metric(
+            GC_UNCOLLECTABLE_OBJECTS,
+            "{object}",
+            "counter",
+            "Objects found to be uncollectable inside a generation since interpreter start (or since the fork).",
+            (CPYTHON_GC_GENERATION,),
+            conventional=True,
+        ),
+        Metric(SYSTEM_MEMORY_LIMIT, "By", "updowncounter", "Total memory of the host.", conventional=True),
+        Metric(
+            SYSTEM_MEMORY_AVAILABLE,
+            "By",
+            "updowncounter",
+            "An estimate of how much memory is available for starting new applications, without swapping.",
+            conventional=True,
+        ),
+        Metric(
+            SYSTEM_MEMORY_UTILIZATION,
+            "1",
+            "gauge",
+            "Share of the host's memory in use.",
+            (SYSTEM_MEMORY_STATE,),
+            conventional=True,
+        ),
+        Metric(
+            PROCESS_INFO,
+            "1",
+            "gauge",
+            "Always 1; says which process this is where the resource does not.",
+            (PROCESS_PID, PROCESS_RUNTIME_NAME, PROCESS_RUNTIME_VERSION, HOST_NAME, PROBE_VERSION),
+        ),
+        Metric(MEMORY_PEAK, "By", "gauge", "Highest physical memory in use since the process began or was forked."),
+        Metric(MEMORY_SHARED, "By", "gauge", "Resident memory that other processes map too (slow cadence)."),
+        Metric(MEMORY_PRIVATE, "By", "gauge", "Resident memory that only this process maps (slow cadence)."),
+        Metric(
+            MEMORY_LIMIT, "By", "gauge", "The limit that will really end the process, and what sets it.", (LIMIT_KIND,)
+        ),
+        Metric(
+            MEMORY_PRESSURE,
+            "1",
+            "gauge",
+            "Pressure level from use in % of the limit: 0 low, 1 medium, 2 high, 3 critical.",
+        ),
+        Metric(
+            PSI_STALL_TIME,
+            "s",
+            "counter",
+            "Time that tasks stalled for want of memory (pressure-stall information of the kernel).",
+            (PSI_KIND, PSI_SCOPE),
+        ),
+        Metric(
+            HEAP_USAGE,
+            "By",
+            "gauge",
+            "Bytes in use in the C allocator, pymalloc's arenas not among them.",
+            (HEAP_KIND,),
+        ),
+        Metric(PYTHON_BLOCK_COUNT, "{block}", "gauge", "Memory blocks that the Python allocator has handed out."),
+        Metric(
+            GC_PAUSE_DURATION,
+            "s",
+            "histogram",
+            "Time that the program stood still for one collection.",
+            (CPYTHON_GC_GENERATION,),
+        ),
+        Metric(GC_FLOOR_USAGE, "By", "gauge", "Physical memory in use just after the last full collection."),
+        Metric(
+            GC_FLOOR_BLOCK_COUNT, "{block}", "gauge", "Python memory blocks in use just after the last full collection."
+        ),
+        Metric(
+            OPERATION_CALLS, "{call}", "counter", "Calls of a tracked operation.", (OPERATION_NAME, OPERATION_STATUS)
+        ),
+        Metric(
+            OPERATION_GROWTH,
+            "By",
+            "updowncounter",
+            "Sum of the changes of resident memory over the calls of a tracked operation.",
+            (OPERATION_NAME,),
+        ),
+        Metric(OPERATION_TIME, "s", "counter", "Sum of the durations of a tracked operation.", (OPERATION_NAME,)),
+        Metric(PROBE_TIME, "s", "counter", "Processor time that the probe's own thread has used."),
+        Metric(PROBE_FAILURES, "{failure}", "counter", "Readings and actions of the probe that failed.", (PROBE_PART,)),
+        Metric(
+            PROBE_DROPPED,
+            "{item}",
+            "counter",
+            "Items that the probe dropped because a bound was reached.",
+            (PROBE_PART,),
+        ),
+    )
+}
+
+# --- events ------------------------------------------------------------------------------------------------
+EVENT_THRESHOLD_CROSSED: Final = "otel_memory.threshold.crossed"
+EVENT_THRESHOLD_RECOVERED: Final = "otel_memory.threshold.recovered"
+EVENT_ALERT: Final = "otel_memory.alert.changed"
+
+_THRESHOLD = (
+    EVENT_ID,
+    THRESHOLD_NAME,
+    THRESHOLD_METRIC,
+    THRESHOLD_COMPARISON,
+    THRESHOLD_BOUND,
+    THRESHOLD_VALUE,
+    THRESHOLD_UNIT,
+    THRESHOLD_SEVERITY,
+    PROCESS_PID,
+)
+
+EVENTS: Final[dict[str, Event]] = {
+    e.name: e
+    for e in (
+        Event(EVENT_THRESHOLD_CROSSED, "A reading went over the bound of a threshold rule.", _THRESHOLD),
+        Event(
+            EVENT_THRESHOLD_RECOVERED,
+            "A reading that was over the bound came back under it.",
+            (*_THRESHOLD, THRESHOLD_PEAK, THRESHOLD_DURATION),
+        ),
+        Event(
+            EVENT_ALERT,
+            "An alert of the analyzer changed its state.",
+            (
+                ALERT_ID,
+                ALERT_NAME,
+                ALERT_STATE,
+                ALERT_SEVERITY,
+                ALERT_SUMMARY,
+                ALERT_PROCESS_ID,
+                ALERT_GROWTH,
+                ALERT_SCORE,
+                ALERT_TIME_TO_LIMIT,
+                ALERT_SUSPECT,
+                SERVICE_NAME,
+                SERVICE_INSTANCE_ID,
+            ),
+        ),
+    )
+}

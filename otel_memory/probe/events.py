@@ -1,0 +1,158 @@
+"""The one way to emit an event: a log record with an event name, sent through the OpenTelemetry logs API.
+
+Owns the form of events. Never raises, never queues (the SDK's processor has a bounded queue of its own), and never
+picks a provider: without one, an event goes nowhere, and costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry import trace
+from opentelemetry._logs import SeverityNumber, get_logger
+from opentelemetry.context import Context
+
+from otel_memory import names
+from otel_memory.probe.units import human_bytes, human_seconds
+from otel_memory.version import __version__
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.util.types import AttributeValue
+
+    from otel_memory.probe.thresholds import Crossing
+
+PART: Final = "events"
+MAX_TEXT: Final = 512
+"""Characters of a body or of a string attribute at most."""
+
+_SEVERITY: Final = {
+    "info": SeverityNumber.INFO,
+    "warning": SeverityNumber.WARN,
+    "critical": SeverityNumber.ERROR,
+}
+_LABELS: Final = {
+    names.PROCESS_MEMORY_USAGE: "Resident memory",
+    names.PROCESS_MEMORY_UTILIZATION: "Memory in use",
+    names.PROCESS_MEMORY_VIRTUAL: "Virtual memory",
+    names.SYSTEM_MEMORY_UTILIZATION: "Memory in use on the host",
+    names.HEAP_USAGE: "Memory in use in the C allocator",
+    names.PYTHON_BLOCK_COUNT: "Count of Python memory blocks",
+    names.PROCESS_THREAD_COUNT: "Count of threads",
+    names.PROCESS_FD_COUNT: "Count of open file descriptors",
+}
+# An empty Context would be falsy, and the SDK would then take the current span's; this one says "no span".
+_NO_SPAN: Final = trace.set_span_in_context(trace.INVALID_SPAN, Context())
+
+
+class Events:
+    """Emits events as log records of scope ``otel_memory``.
+
+    ``logger_provider`` defaults to the global one, whenever that is set. ``failed`` is called with
+    (part, error) when an event could not be handed over.
+    """
+
+    def __init__(
+        self, logger_provider: LoggerProvider | None = None, failed: Callable[[str, BaseException], None] | None = None
+    ) -> None:
+        self._logger = get_logger(names.SCOPE, __version__, logger_provider=logger_provider)
+        self._failed = failed
+        self.emitted = 0
+        """Events handed to a provider."""
+
+    def emit(
+        self,
+        event_name: str,
+        body: str,
+        attributes: Mapping[str, AttributeValue],
+        *,
+        severity: SeverityNumber = SeverityNumber.INFO,
+        time_ns: int | None = None,
+    ) -> bool:
+        """Emit one event that happened at ``time_ns`` (since the epoch; now if not given).
+
+        Returns whether a provider took it. ``attributes`` are flat; long strings are cut to 512 characters.
+        """
+        now_ns = time.time_ns()
+        try:
+            enabled = getattr(self._logger, "enabled", None)  # the API has it from 1.41 on
+            if enabled is not None and not enabled(severity_number=severity, event_name=event_name):
+                return False
+            self._logger.emit(
+                timestamp=now_ns if time_ns is None else time_ns,
+                observed_timestamp=now_ns,
+                context=_NO_SPAN,
+                severity_number=severity,
+                severity_text=severity.name,
+                body=_cut(body),
+                attributes={key: _cut(value) if isinstance(value, str) else value for key, value in attributes.items()},
+                event_name=event_name,
+            )
+        except Exception as error:  # a provider's fault must not reach the host
+            if self._failed is not None:
+                self._failed(PART, error)
+            return False
+        self.emitted += 1
+        return True
+
+    def threshold(self, crossing: Crossing, event_id: str, time_ns: int) -> bool:
+        """Emit a crossing or recovery of a threshold; ``event_id`` is the same for both of one episode."""
+        rule = crossing.rule
+        attributes: dict[str, AttributeValue] = {
+            names.EVENT_ID: event_id,
+            names.THRESHOLD_NAME: rule.name,
+            names.THRESHOLD_METRIC: rule.metric,
+            names.THRESHOLD_COMPARISON: rule.comparison,
+            names.THRESHOLD_BOUND: float(rule.bound),
+            names.THRESHOLD_VALUE: float(crossing.value),
+            names.THRESHOLD_UNIT: rule.unit,
+            names.THRESHOLD_SEVERITY: rule.severity,
+            names.PROCESS_PID: os.getpid(),
+        }
+        if crossing.kind == "crossed":
+            severity = _SEVERITY[rule.severity]
+            name = names.EVENT_THRESHOLD_CROSSED
+        else:
+            severity = SeverityNumber.INFO
+            name = names.EVENT_THRESHOLD_RECOVERED
+            attributes[names.THRESHOLD_PEAK] = float(crossing.peak)
+            attributes[names.THRESHOLD_DURATION] = float(crossing.duration)
+        return self.emit(name, describe(crossing), attributes, severity=severity, time_ns=time_ns)
+
+
+def describe(crossing: Crossing) -> str:
+    """The crossing or recovery in one sentence."""
+    rule = crossing.rule
+    label = _LABELS.get(rule.metric, rule.metric)
+    value, bound = _quantity(crossing, crossing.value), _quantity(crossing, rule.bound)
+    what = {
+        "greater_than": f"{label} is {value}",
+        "share_of_limit": f"{label} is {value} of the limit",
+        "growth_per_second": f"{label} grows by {value}",
+        "percent_change": f"{label} grew by {value} in {human_seconds(rule.window_seconds)}",
+    }[rule.comparison]
+    if crossing.kind == "crossed":
+        return f"{what}, over the threshold of {bound} ({rule.name}, {rule.severity})."
+    peak = _quantity(crossing, crossing.peak)
+    lasted = human_seconds(crossing.duration)
+    return f"{what}, back under the threshold of {bound} after {lasted}; peak {peak} ({rule.name})."
+
+
+def _quantity(crossing: Crossing, value: float) -> str:
+    unit = crossing.rule.unit
+    if unit == "By":
+        return human_bytes(value)
+    if unit == "By/s":
+        return f"{human_bytes(value)}/s"
+    if unit == "%":
+        return f"{value:.1f} %"
+    if crossing.rule.comparison == "share_of_limit" or crossing.rule.metric == names.SYSTEM_MEMORY_UTILIZATION:
+        return f"{value:.1%}".replace("%", " %")
+    return f"{value:,.0f}{'/s' if unit == '1/s' else ''}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"

@@ -1,0 +1,261 @@
+"""Builds, starts, stops and forks the probe.
+
+Start goes downstream first, stop upstream first; both are idempotent, safe from any thread and can be repeated.
+After a stop nothing is left: no thread, no gc callback, no descriptor, no metric. Owns the interpreter's hooks for fork
+and exit: those for fork can't be unregistered, so they are registered once and act on the probes that run.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
+
+from opentelemetry._logs import get_logger_provider
+from opentelemetry.metrics import Observation, get_meter, get_meter_provider
+
+from otel_memory import names
+from otel_memory.probe import contrib, operations, sdk_fork, sources
+from otel_memory.probe.events import Events
+from otel_memory.probe.ledger import Ledger
+from otel_memory.probe.parts import Parts
+from otel_memory.probe.sampler import Sampler, Ticker
+from otel_memory.version import __version__
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
+
+    from otel_memory.probe.config import Settings
+
+PART: Final = "lifecycle"
+STOP_SECONDS: Final = 2.0
+FORK_WAIT_SECONDS: Final = 0.05
+FORK_NO_WAIT_SECONDS: Final = 60.0
+
+
+class Probe:
+    """The probe of one process: made with ``settings``, idle until ``start()``.
+
+    ``meter_provider`` and ``logger_provider`` default to the global ones, also where those are set later.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        meter_provider: MeterProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
+    ) -> None:
+        self._settings = settings
+        self._meter_provider = meter_provider
+        self._logger_provider = logger_provider
+        self.ledger = Ledger()
+        self._lock = threading.RLock()
+        self._undo: list[tuple[str, Callable[[], object]]] = []
+        self._running = False
+        self._parts: Parts | None = None
+        self._sampler: Sampler | None = None
+        self._ticker: Ticker | None = None
+        self._events: Events | None = None
+        self._holds: dict[int, sdk_fork.Hold] = {}  # by thread, because several may fork at once
+        self._no_wait_until = 0.0
+
+    @property
+    def running(self) -> bool:
+        """Whether the probe is started."""
+        return self._running
+
+    def start(self) -> None:
+        """Start everything. Does nothing if it runs already.
+
+        Raises:
+            Exception: something could not be started; what had been is undone.
+        """
+        with self._lock:
+            if self._running:
+                return
+            try:
+                self._build()
+            except BaseException:
+                self._undo_all()
+                raise
+            self._running = True
+
+    def stop(self, timeout: float = STOP_SECONDS) -> bool:
+        """Undo everything within about ``timeout`` seconds. Does nothing if it doesn't run. Never raises.
+
+        Returns whether all is gone; False if a tick hangs in somebody else's code, whose thread ends when that does.
+        """
+        deadline = time.monotonic() + timeout
+        if not self._lock.acquire(timeout=max(0.0, timeout)):
+            self.ledger.failed(PART, TimeoutError(f"another start or stop has held on for {timeout:g} s"))
+            return False
+        try:
+            self._running = False
+            ticker = self._ticker
+            ended = ticker is None or ticker.stop(deadline - time.monotonic())
+            if not ended:
+                self.ledger.failed(PART, TimeoutError(f"the sampler's thread has not ended within {timeout:g} s"))
+            self._undo_all()
+            return ended
+        finally:
+            self._lock.release()
+
+    # --- building -------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        undo = self._undo.append
+        parts = self._parts = Parts(self._settings, self.ledger)
+        undo((PART, parts.close))
+        gate = sources.Gate(self.ledger.failed, contrib.claimed)
+        undo((PART, gate.close))
+        meter = get_meter(names.SCOPE, __version__, meter_provider=self._meter_provider)
+        for part, unregister in parts.register(meter, gate):
+            undo((part, unregister))
+        undo((PART, sources.observe_metrics(meter, gate, "probe", self._own_metrics())))
+        if "otlp" in self._settings.events:
+            self._events = Events(self._logger_provider, self.ledger.failed)
+        if self._settings.operation_log:
+            operations.set_default_log_level(logging.INFO)
+            undo((PART, lambda: operations.set_default_log_level(None)))
+        parts.gc.install()
+        undo((PART, parts.gc.uninstall))
+        _register_hooks()
+        _live.add(self)
+        undo((PART, lambda: _live.discard(self)))
+        self._start_sampling(parts)
+        undo((PART, self._forget_sampling))
+
+    def _undo_all(self) -> None:
+        while self._undo:
+            part, action = self._undo.pop()
+            self.ledger.guard(part, action)
+
+    def _start_sampling(self, parts: Parts) -> None:
+        self._sampler = sampler = Sampler(
+            self._settings.rules if self._events is not None else (),
+            parts.readers(),
+            parts.limit,
+            self._events.threshold if self._events is not None else _nowhere,
+            self.ledger,
+            refresh=parts.refresh(),
+            drains=parts.drains(),
+        )
+        self._ticker = Ticker(sampler.tick, self._settings.interval_seconds)
+        self._ticker.start()
+
+    def _forget_sampling(self) -> None:
+        # The sampler itself is kept: its counts are still asked for until the gate is closed.
+        ticker, self._ticker, self._events = self._ticker, None, None
+        if ticker is not None:
+            ticker.stop(0)
+
+    def _own_metrics(self) -> dict[str, sources.Observe]:
+        return {
+            names.PROBE_TIME: lambda: [Observation(self._sampler.cpu_seconds)] if self._sampler else [],
+            names.PROBE_FAILURES: self.ledger.observe_failures,
+            names.PROBE_DROPPED: self.ledger.observe_drops,
+        }
+
+    def _provider(self) -> MeterProvider:
+        return get_meter_provider() if self._meter_provider is None else self._meter_provider
+
+    def _drop_shared_connections(self) -> None:
+        logger_provider = get_logger_provider() if self._logger_provider is None else self._logger_provider
+        sdk_fork.drop_shared_connections(self._provider(), logger_provider)
+
+    # --- the end of the process ------------------------------------------------------------------------------
+
+    def _at_exit(self) -> None:
+        """End the thread and hand over what is left, but leave the metrics: the SDK collects once more after us."""
+        ticker, sampler = self._ticker, self._sampler
+        if ticker is not None and sampler is not None and ticker.stop(STOP_SECONDS):
+            sampler.tick(time.monotonic())
+
+    # --- fork -----------------------------------------------------------------------------------------------
+
+    def _before_fork(self) -> None:
+        """Keep the sampler and the SDK's readers from being copied in the middle of something.
+
+        Takes some µs, and at most 50 ms while an export is under way; if one takes longer than that (its receiver is
+        down), forks don't wait for the next minute.
+        """
+        sampler, now = self._sampler, time.monotonic()
+        locks = sdk_fork.pipeline_locks(self._provider())
+        if sampler is not None:
+            locks.append(sampler.calling_out)
+        hold = self._holds[threading.get_ident()] = sdk_fork.Hold()
+        if not hold.acquire(locks, FORK_WAIT_SECONDS if now >= self._no_wait_until else 0.0):
+            self._no_wait_until = now + FORK_NO_WAIT_SECONDS
+
+    def _after_fork_in_parent(self) -> None:
+        hold = self._holds.pop(threading.get_ident(), None)
+        if hold is not None:
+            hold.release()
+
+    def _after_fork_in_child(self) -> None:
+        """Make this the child's own probe: own descriptors, locks, thread, readings and counts."""
+        self._lock = threading.RLock()
+        self._after_fork_in_parent()  # the locks that the forking thread took are the child's to give back, too
+        self._holds = {}
+        self.ledger.reset()
+        parts = self._parts
+        if not self._running or parts is None:
+            self._undo_all()  # forked while another thread was starting or stopping it
+            return
+        for part, reopen in parts.reopeners():
+            self.ledger.guard(part, reopen)
+        self.ledger.guard("sdk", lambda: sdk_fork.release_orphaned_locks(self._provider()))
+        self.ledger.guard("sdk", self._drop_shared_connections)
+        self.ledger.guard(PART, lambda: self._start_sampling(parts))
+
+
+def _nowhere(*_: object) -> None:
+    return
+
+
+# --- state of the interpreter ---------------------------------------------------------------------------------
+
+_live: WeakSet[Probe] = WeakSet()
+_hooks_registered = False
+
+
+def _register_hooks() -> None:
+    global _hooks_registered
+    if _hooks_registered:
+        return
+    _hooks_registered = True
+    atexit.register(_at_exit)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+        )
+
+
+def _at_exit() -> None:
+    for probe in list(_live):
+        probe.ledger.guard(PART, probe._at_exit)
+
+
+def _before_fork() -> None:
+    for probe in list(_live):
+        probe.ledger.guard(PART, probe._before_fork)
+
+
+def _after_fork_in_parent() -> None:
+    for probe in list(_live):
+        probe.ledger.guard(PART, probe._after_fork_in_parent)
+
+
+def _after_fork_in_child() -> None:
+    if not _live:
+        return
+    sources.reset_after_fork()
+    for probe in list(_live):
+        probe.ledger.guard(PART, probe._after_fork_in_child)
+        probe.ledger.guard("contrib", contrib.refresh_after_fork)

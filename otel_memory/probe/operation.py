@@ -1,0 +1,293 @@
+"""One run of a tracked operation: sections of measured time on some thread, then one result.
+
+Owns the readings and where the result goes: the table's sums, the current span, one log line. Never raises: what goes
+wrong in the measuring is counted, because it must not reach the operation that is measured.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import trace
+
+from otel_memory import names
+from otel_memory.probe.operation_table import OperationTable, current_task
+from otel_memory.probe.peak import PeakMark, PeakUse
+from otel_memory.probe.reader import read_rss
+from otel_memory.probe.resource_monitor import format_bytes
+from otel_memory.probe.traced import SharedTracing, TracedGrowth, TracedUse
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
+
+LOGGER: Final = logging.getLogger("otel_memory.operations")
+"""The logger of the one line per operation; silent unless the operation or the setting asks for it."""
+
+SPAN_WAIT_SECONDS: Final = 0.05
+TABLE: Final = OperationTable()
+PEAK: Final = PeakMark()
+_TRACING: Final = SharedTracing()
+
+# Bound here, because the decorated call reads them, and because a finalizer may call one when modules are gone.
+_perf_counter = time.perf_counter
+_get_ident = threading.get_ident
+_read_rss = read_rss
+_current_span = trace.get_current_span
+_LOCK = type(threading.Lock())
+_NAME = names.OPERATION_NAME
+_OVERLAP = names.OPERATION_OVERLAP
+_MEMORY_BEFORE = names.OPERATION_MEMORY_BEFORE
+_MEMORY_AFTER = names.OPERATION_MEMORY_AFTER
+_MEMORY_DELTA = names.OPERATION_MEMORY_DELTA
+_MEMORY_PEAK_DELTA = names.OPERATION_MEMORY_PEAK_DELTA
+_TRACED = names.OPERATION_TRACED
+_TRACED_PEAK = names.OPERATION_TRACED_PEAK
+
+
+class _Defaults:
+    """The module's one piece of mutable state beside the table: what operations do that don't say it themselves."""
+
+    log_level: int | None = None
+
+
+def set_default_log_level(level: int | None) -> None:
+    """Level of the line of operations that name none themselves; ``None``: no line."""
+    _Defaults.log_level = level
+
+
+def reset_after_fork() -> None:
+    """In the child: count from zero, forget the parent's threads and its peak."""
+    PEAK.reopen()
+    TABLE.reset_after_fork()
+    _TRACING.reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=reset_after_fork)
+
+
+class Options:
+    """What one decorated function or tracker was asked for; made once."""
+
+    __slots__ = ("extra", "level", "min_duration", "name", "peak", "trace_malloc")
+
+    def __init__(self, name: str, min_duration: float, level: int | None, trace_malloc: bool, peak: bool) -> None:
+        self.name = name
+        self.min_duration = min_duration
+        self.level = level
+        self.trace_malloc = trace_malloc
+        self.peak = peak
+        self.extra = peak or trace_malloc
+
+
+class Operation:
+    """One run. ``enter`` and ``leave`` bound each section, ``finish`` comes last; none of them raises.
+
+    The class holds what most runs never change: a decorated call is as quick as its stores are few.
+    """
+
+    before: int | None = None
+    after: int | None = None
+    delta = 0
+    seconds = 0.0
+    measured = False
+    overlap = False
+    foreign = False
+    """Begun before a fork, by the parent, which will count it."""
+    start: int | None = None
+    started: float | None = None
+    mark: object = None
+    peak_delta: int | None = None
+    traced: int | None = None
+    traced_peak: int | None = None
+    peak_use: PeakUse | None = None
+    traced_use: TracedUse | None = None
+    task: object = None
+    thread = 0
+    running: dict[int, int] | None = None
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def enter(self, table: OperationTable = TABLE) -> None:
+        """A section begins: the operation runs from here on this thread."""
+        try:
+            self.thread = thread = _get_ident()
+            # Read before others can see this section: what they change from then on is about it.
+            self.mark = table.latest_overlap
+            self.running = running = table.running
+            running[thread] = running.get(thread, 0) + 1
+            if len(running) > 1:
+                self.overlap = True
+                table.latest_overlap = object()
+            if table.blocks and table.meet_blocks(thread):
+                self.overlap = True
+            if self.options.extra:
+                self._begin_extra()
+            self.started = _perf_counter()
+            self.start = start = _read_rss()
+            if self.before is None:
+                self.before = start
+        except Exception:  # law 1: the host is never harmed
+            table.failed += 1
+
+    def leave(self, table: OperationTable = TABLE) -> None:
+        """The section ends: the operation gives the thread back."""
+        running = self.running
+        if running is None:
+            return
+        try:
+            self._read_end(running is table.running)
+        except Exception:
+            table.failed += 1
+        finally:
+            if self.options.extra:
+                self._end_extra(table)
+            if self.mark is not table.latest_overlap:
+                self.overlap = True
+            self.running = None
+            open_sections = running.get(self.thread, 1) - 1
+            if open_sections:
+                running[self.thread] = open_sections
+            else:
+                running.pop(self.thread, None)
+
+    def enter_block(self, table: OperationTable = TABLE) -> None:
+        """A block that may await begins: it can't stand for its thread, where other tasks run meanwhile."""
+        try:
+            self.thread = _get_ident()
+            self.task = current_task()
+            self.running = table.running  # not entered there: only to recognise a fork
+            table.open_block(self)
+            if self.options.extra:
+                self._begin_extra()
+            self.started = _perf_counter()
+            self.before = self.start = _read_rss()
+        except Exception:
+            table.failed += 1
+
+    def leave_block(self, table: OperationTable = TABLE) -> None:
+        """The block ends."""
+        try:
+            self._read_end(self.running is table.running)
+        except Exception:
+            table.failed += 1
+        finally:
+            if self.options.extra:
+                self._end_extra(table)
+            table.close_block(self)
+
+    def _read_end(self, ours: bool) -> None:
+        after = _read_rss()
+        started, self.started = self.started, None
+        if started is not None:
+            self.seconds += _perf_counter() - started
+        if not ours:
+            self.foreign = True
+            return
+        start = self.start
+        if after is not None and start is not None:
+            self.delta += after - start
+            self.after = after
+            self.measured = True
+
+    def _begin_extra(self) -> None:
+        if self.options.trace_malloc:
+            self.traced_use = _TRACING.begin()
+        if self.options.peak:
+            self.peak_use = PEAK.begin()
+
+    def _end_extra(self, table: OperationTable) -> None:
+        peak_use, self.peak_use = self.peak_use, None
+        traced_use, self.traced_use = self.traced_use, None
+        try:
+            if peak_use is not None:
+                self._add_peak(PEAK.end(peak_use))
+            if traced_use is not None:
+                self._add_traced(_TRACING.end(traced_use))
+        except Exception:
+            table.failed += 1
+
+    def _add_peak(self, peak: int | None) -> None:
+        after, start = self.after, self.start
+        if peak is not None and after is not None and start is not None:
+            # ``delta`` has this section's part already: without it, it is where the section began.
+            peak_delta = self.delta - after + max(peak, after, start)
+            self.peak_delta = peak_delta if self.peak_delta is None else max(peak_delta, self.peak_delta)
+
+    def _add_traced(self, growth: TracedGrowth | None) -> None:
+        if growth is None:
+            return
+        so_far = self.traced or 0
+        self.traced = so_far + growth.bytes
+        if growth.peak_bytes is not None:
+            self.traced_peak = max(self.traced_peak or 0, so_far + growth.peak_bytes)
+
+    def finish(self, error: BaseException | None, failed: bool, table: OperationTable = TABLE) -> None:
+        """Count the run, put it on the current span, log it if asked.
+
+        Args:
+            error: what ended it. A ``GeneratorExit`` may come out of a garbage collection in the middle of anybody's
+                code: the current span isn't the operation's then, and its log isn't wanted.
+            failed: whether it counts as an error.
+        """
+        if self.foreign:
+            return
+        try:
+            options = self.options
+            table.aggregate(options.name).add(self.delta, self.seconds, failed)
+            if error is not None and isinstance(error, GeneratorExit):
+                return
+            span = _current_span()
+            if span.is_recording():
+                self._put_on(span, table)
+            level = options.level if options.level is not None else _Defaults.log_level
+            if level is not None and self.seconds >= options.min_duration and LOGGER.isEnabledFor(level):
+                LOGGER.log(level, "%s", self._line(error))
+        except Exception:
+            table.failed += 1
+
+    def _put_on(self, span: trace.Span, table: OperationTable) -> None:
+        # The SDK's span has a lock that is not re-entrant. A finalizer or a signal handler may have interrupted this
+        # very thread while it holds that lock, and would wait for itself: it gives up instead.
+        lock: Any = getattr(span, "_lock", None)
+        if isinstance(lock, _LOCK) and lock.locked():
+            if not lock.acquire(timeout=SPAN_WAIT_SECONDS):
+                table.failed += 1
+                return
+            lock.release()
+        attributes: dict[str, AttributeValue] = {
+            _NAME: self.options.name,
+            _OVERLAP: self.overlap,
+        }
+        before, after = self.before, self.after
+        if self.measured and before is not None and after is not None:
+            attributes[_MEMORY_BEFORE] = before
+            attributes[_MEMORY_AFTER] = after
+            attributes[_MEMORY_DELTA] = self.delta
+        if self.peak_delta is not None:
+            attributes[_MEMORY_PEAK_DELTA] = self.peak_delta
+        if self.traced is not None:
+            attributes[_TRACED] = self.traced
+        if self.traced_peak is not None:
+            attributes[_TRACED_PEAK] = self.traced_peak
+        span.set_attributes(attributes)
+
+    def _line(self, error: BaseException | None) -> str:
+        after = self.after
+        parts = [
+            "MEMORY",
+            self.options.name,
+            "SUCCESS" if error is None else "ERROR",
+            f"{self.seconds:.3f}s",
+            f"Current: {format_bytes(after) if after is not None else 'unknown'}",
+            f"Change: {format_bytes(self.delta, signed=True) if self.measured else 'unknown'}",
+        ]
+        if self.traced is not None:
+            peak = format_bytes(self.traced_peak) if self.traced_peak is not None else "unknown"
+            parts.append(f"Traced: {format_bytes(self.traced)} (Peak: {peak})")
+        return " | ".join(parts)

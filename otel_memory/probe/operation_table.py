@@ -1,0 +1,163 @@
+"""What tracked operations did, one aggregate per name, handed out as observable metrics; and who runs right now.
+
+Owns the aggregates and the question "did another tracked operation run at the same time". Never reads memory, never
+emits.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from opentelemetry.metrics import Observation
+
+from otel_memory import names
+from otel_memory.probe.sources import observe_metrics
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
+
+    from otel_memory.probe.sources import Gate, Undo
+
+MAX_OPERATIONS: Final = 256
+OVERFLOW_NAME: Final = "otel_memory.other"
+"""Operations past ``MAX_OPERATIONS`` names are summed under this one, so that attributes stay bounded."""
+
+
+class Aggregate:
+    """Sums over the calls of one operation: calls, errors, growth in bytes, time in seconds."""
+
+    __slots__ = ("_lock", "calls", "errors", "growth_bytes", "name", "seconds")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.reset()
+
+    def reset(self) -> None:
+        """Zero the sums. The lock is new too: after a fork the old one may be held by a thread that is gone."""
+        # Re-entrant, because a finalizer or a signal handler may end an operation inside another one's end.
+        self._lock = threading.RLock()
+        self.calls = 0
+        self.errors = 0
+        self.growth_bytes = 0
+        self.seconds = 0.0
+
+    def add(self, growth_bytes: int, seconds: float, failed: bool) -> None:
+        """Count one finished call."""
+        with self._lock:
+            self.calls += 1
+            self.errors += failed
+            self.growth_bytes += growth_bytes
+            self.seconds += seconds
+
+
+class Block(Protocol):
+    """A measured block that may await (``async with``): it belongs to a task, and not to its thread."""
+
+    task: object
+    thread: int
+    overlap: bool
+
+
+def current_task() -> object:
+    """The running asyncio task, or ``None`` where there is none or another library's."""
+    asyncio = sys.modules.get("asyncio")  # never imported for this: who doesn't use it has no task
+    if asyncio is None or asyncio._get_running_loop() is None:
+        return None
+    return asyncio.current_task()
+
+
+class OperationTable:
+    """All aggregates of a process, bounded, and who runs right now."""
+
+    def __init__(self, max_operations: int = MAX_OPERATIONS) -> None:
+        self._max = max_operations
+        self._aggregates: dict[str, Aggregate] = {}
+        self.overflowed = 0
+        self.failed = 0
+        self.running: dict[int, int] = {}
+        """Open sections by thread. Replaced by a fork: a section that finds another one was begun by the parent."""
+        self.blocks: list[Block] = []
+        self.latest_overlap: object = None
+        """A new object whenever a section begins while another thread's is open: who is open then, overlaps."""
+
+    def aggregate(self, name: str) -> Aggregate:
+        """The aggregate of ``name``, or the one for the overflow once the bound is reached."""
+        found = self._aggregates.get(name)
+        if found is None:
+            if len(self._aggregates) >= self._max and name != OVERFLOW_NAME:
+                self.overflowed += 1
+                return self.aggregate(OVERFLOW_NAME)
+            found = self._aggregates.setdefault(name, Aggregate(name))
+        return found
+
+    def meet_blocks(self, thread: int) -> bool:
+        """A section begins on ``thread`` while blocks are open; whether one of them may run beside it.
+
+        Blocks of other tasks have company from now on.
+        """
+        task = current_task()
+        beside = False
+        for block in tuple(self.blocks):
+            if task is None or block.task is not task:
+                block.overlap = True
+                beside = beside or block.thread != thread
+        return beside
+
+    def open_block(self, block: Block) -> None:
+        """``block`` begins: it has company if another thread's section or another task's block is open."""
+        if self.running and (len(self.running) > 1 or block.thread not in self.running):
+            block.overlap = True
+            self.latest_overlap = object()
+        for other in tuple(self.blocks):
+            if block.task is None or other.task is not block.task:
+                block.overlap = other.overlap = True
+        self.blocks.append(block)
+
+    def close_block(self, block: Block) -> None:
+        """``block`` ends. Does nothing if it isn't open (any more)."""
+        if block in self.blocks:
+            self.blocks.remove(block)
+
+    def reset_after_fork(self) -> None:
+        """In the child: its operations begin at zero, and the parent's threads are not here."""
+        self.running = {}
+        self.blocks = []
+        self.latest_overlap = None
+        self.overflowed = self.failed = 0
+        for aggregate in list(self._aggregates.values()):
+            aggregate.reset()
+
+    def register(self, meter: Meter, gate: Gate) -> Undo:
+        """Emit the metrics of operations on ``meter`` through ``gate`` until the returned function is called."""
+        return observe_metrics(
+            meter,
+            gate,
+            "operations",
+            {
+                names.OPERATION_CALLS: self._observe_calls,
+                names.OPERATION_GROWTH: self._observe_growth,
+                names.OPERATION_TIME: self._observe_time,
+            },
+        )
+
+    def _called(self) -> list[Aggregate]:
+        return [a for a in list(self._aggregates.values()) if a.calls]
+
+    def _observe_calls(self) -> Iterable[Observation]:
+        for a in self._called():
+            # Both from one moment: errors is never more than calls, because it is read first.
+            errors = a.errors
+            yield Observation(a.calls - errors, {names.OPERATION_NAME: a.name, names.OPERATION_STATUS: "success"})
+            if errors:
+                yield Observation(errors, {names.OPERATION_NAME: a.name, names.OPERATION_STATUS: "error"})
+
+    def _observe_growth(self) -> Iterable[Observation]:
+        for a in self._called():
+            yield Observation(a.growth_bytes, {names.OPERATION_NAME: a.name})
+
+    def _observe_time(self) -> Iterable[Observation]:
+        for a in self._called():
+            yield Observation(a.seconds, {names.OPERATION_NAME: a.name})

@@ -1,0 +1,265 @@
+"""Wrapping of callables so that each run is measured: functions, coroutines, generators, async generators.
+
+A coroutine or generator is measured **step by step**, only while it really runs, so that what other tasks allocate
+between its steps isn't laid at its door. Owns the transparency: what the caller sends, throws and closes reaches the
+wrapped one, and what that returns, yields and raises reaches the caller, unchanged. An exception is never kept in a
+frame that its own traceback holds: such a ring would live until the next garbage collection.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from typing import Any, Final
+
+from otel_memory.probe.operation import Operation, Options
+
+_MEND: Final = "put it on the method itself (below @property), or use MemoryTracker around the code"
+
+
+class _Steps:
+    """An awaitable that drives another one and measures only while that one runs.
+
+    It has no ``close()`` on purpose: so the interpreter raises the ``GeneratorExit`` of a close where this is awaited,
+    from where ``takes`` hands it on to the awaitable, and what that answers is seen. (A coroutine between the two would
+    have a ``close()``, whose answer the interpreter drops.)
+    """
+
+    __slots__ = ("_inner", "_operation", "_pending")
+
+    def __init__(self, awaitable: Awaitable[Any], operation: Operation) -> None:
+        self._inner: Any = awaitable.__await__()
+        self._operation = operation
+        self._pending: BaseException | None = None
+
+    def takes(self, error: GeneratorExit) -> bool:
+        """Whether awaiting this again gives ``error`` to the awaitable; no if it has ended, by that very error."""
+        if self._inner is None:
+            return False
+        self._pending = error
+        return True
+
+    def __await__(self) -> Any:
+        return self
+
+    __iter__ = __await__
+
+    def __next__(self) -> Any:
+        if self._pending is not None:
+            error, self._pending = self._pending, None
+            try:
+                return self.throw(error)
+            finally:
+                del error
+        operation = self._operation
+        try:
+            operation.enter()
+            return next(self._inner)
+        except BaseException:
+            # An error that was thrown in may hang on it, and this frame on that error.
+            self._inner = None
+            raise
+        finally:
+            operation.leave()
+
+    def send(self, value: Any) -> Any:
+        operation = self._operation
+        try:
+            operation.enter()
+            # An iterator that isn't a generator has no send(); `await` itself uses next() for None then.
+            return next(self._inner) if value is None else self._inner.send(value)
+        except BaseException:
+            self._inner = None
+            raise
+        finally:
+            operation.leave()
+
+    def throw(self, *error: Any) -> Any:
+        operation = self._operation
+        try:
+            operation.enter()
+            return self._inner.throw(*error)
+        except BaseException:
+            self._inner = None
+            raise
+        finally:
+            del error
+            operation.leave()
+
+
+def _wrap_function(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
+    new = Operation  # a finalizer may call this when the module's globals are gone
+
+    @functools.wraps(fn)
+    def measured(*args: Any, **kwargs: Any) -> Any:
+        operation = new(options)
+        try:
+            operation.enter()
+            result = fn(*args, **kwargs)
+        except BaseException as error:
+            operation.leave()
+            operation.finish(error, True)
+            raise
+        operation.leave()
+        operation.finish(None, False)
+        return result
+
+    return measured
+
+
+def _wrap_coroutine(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
+    new, steps, clock = Operation, _Steps, time.perf_counter
+
+    @functools.wraps(fn)
+    async def measured(*args: Any, **kwargs: Any) -> Any:
+        operation = new(options)
+        began = clock()
+        try:
+            running = steps(fn(*args, **kwargs), operation)
+            while True:
+                try:
+                    result = await running
+                    break
+                except GeneratorExit as error:
+                    if not running.takes(error):
+                        raise
+        except BaseException as error:
+            # A call lasts as long as its caller waits; only its memory is measured step by step.
+            operation.seconds = clock() - began
+            operation.finish(error, True)
+            raise
+        operation.seconds = clock() - began
+        operation.finish(None, False)
+        return result
+
+    return measured
+
+
+def _step(operation: Operation, generator: Generator[Any, Any, Any], value: Any, error: BaseException | None) -> Any:
+    try:
+        operation.enter()
+        return generator.send(value) if error is None else generator.throw(error)
+    finally:
+        del value, error
+        operation.leave()
+
+
+def _wrap_generator(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
+    new, step = Operation, _step
+
+    @functools.wraps(fn)
+    def measured(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        operation = new(options)
+        generator = fn(*args, **kwargs)
+        value: Any = None
+        # Emptied before each pause, so that neither an exception nor what was yielded is held on to meanwhile.
+        thrown: list[BaseException] = []
+        produced: list[Any] = []
+        try:
+            while True:
+                try:
+                    produced.append(step(operation, generator, value, thrown.pop() if thrown else None))
+                except StopIteration as stop:
+                    operation.finish(None, False)
+                    return stop.value
+                value = None
+                try:
+                    value = yield produced.pop()
+                except BaseException as error:
+                    # Also GeneratorExit: thrown in, it does to the wrapped one what close() would, and the
+                    # interpreter does the rest of close() to this one.
+                    thrown.append(error)
+        except BaseException as error:
+            # A caller that has had enough is no failure of the generator.
+            operation.finish(error, not isinstance(error, GeneratorExit))
+            raise
+
+    return measured
+
+
+def _first_step(generator: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
+    """Begin ``generator`` unseen by the event loop.
+
+    The loop closes at its end all that it has seen begin, side by side. It sees the wrapping one, which closes this
+    one; told of both, it would close one while the other does so, which is an error.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return generator.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def _wrap_async_generator(fn: Callable[..., Any], options: Options) -> Callable[..., Any]:
+    new, steps, first = Operation, _Steps, _first_step
+
+    @functools.wraps(fn)
+    async def measured(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        operation = new(options)
+        generator = fn(*args, **kwargs)
+        # Emptied before each use, as above: a step holds what is thrown with it.
+        step = [first(generator)]
+        thrown: list[BaseException] = []
+        produced: list[Any] = []
+        try:
+            while True:
+                try:
+                    running = steps(step.pop(), operation)
+                    while not produced:
+                        try:
+                            produced.append(await running)
+                        except GeneratorExit as error:
+                            if not running.takes(error):
+                                raise
+                except StopAsyncIteration:
+                    operation.finish(None, False)
+                    return
+                try:
+                    step.append(generator.asend((yield produced.pop())))
+                except BaseException as error:
+                    thrown.append(error)
+                if thrown:
+                    step.append(generator.athrow(thrown.pop()))
+        except BaseException as error:
+            operation.finish(error, not isinstance(error, GeneratorExit))
+            raise
+
+    return measured
+
+
+def operation_name(fn: Any) -> str:
+    """Module and qualified name of what ``fn`` really calls."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    if not hasattr(fn, "__qualname__"):
+        fn = type(fn)
+    return f"{getattr(fn, '__module__', None) or '?'}.{fn.__qualname__}"
+
+
+def wrap(fn: Any, make_options: Callable[[str], Options]) -> Any:
+    """``fn`` with each run measured, by its kind; ``make_options`` is given the name that it has by itself.
+
+    Raises:
+        TypeError: if it isn't a function or method, or another callable object.
+    """
+    if isinstance(fn, (classmethod, staticmethod)):
+        return type(fn)(wrap(fn.__func__, make_options))
+    if not callable(fn) or inspect.isclass(fn):
+        raise TypeError(f"monitor_memory wraps functions and methods, not {fn!r}: {_MEND}")
+    options = make_options(operation_name(fn))
+    if _is(inspect.isasyncgenfunction, fn):
+        return _wrap_async_generator(fn, options)
+    if _is(inspect.iscoroutinefunction, fn):
+        return _wrap_coroutine(fn, options)
+    if _is(inspect.isgeneratorfunction, fn):
+        return _wrap_generator(fn, options)
+    return _wrap_function(fn, options)
+
+
+def _is(kind: Callable[[object], bool], fn: Any) -> bool:
+    """Whether a call of ``fn`` is of that kind; of an object with ``__call__`` that method says so."""
+    return kind(fn) or (not inspect.isroutine(fn) and kind(type(fn).__call__))

@@ -1,0 +1,55 @@
+"""Documentation and code say the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from otel_memory import names
+from otel_memory.__main__ import VERBS
+from tests import generate_docs
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("*/README.md")])
+
+
+@pytest.mark.parametrize("name", generate_docs.PAGES)
+def test_a_generated_page_is_what_the_code_would_write(name: str) -> None:
+    written = (generate_docs.DOCS / name).read_text("utf-8")
+    assert written == generate_docs.page(name), "run: python -m tests.generate_docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_to_a_file(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_only_names_that_exist_are_documented(page: Path) -> None:
+    known = {*names.METRICS, *names.ATTRIBUTES, *names.EVENTS}
+    modules = {path.stem for path in (ROOT / "otel_memory").rglob("*.py")} | {
+        path.name for path in (ROOT / "otel_memory").rglob("*") if path.is_dir()
+    }
+    for name in set(re.findall(r"`(otel_memory\.[a-z_.]+)`", page.read_text("utf-8"))):
+        assert name in known or name.split(".")[1] in modules, f"{page.name} names {name}"
+
+
+def test_every_verb_stands_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    for verb in VERBS:
+        assert f"otel-memory {verb}" in text
+
+
+def test_names_follow_the_naming_rules() -> None:
+    """Semantic conventions: own prefix, lower case, base units, and attributes of events are known ones."""
+    for metric in names.METRICS.values():
+        assert metric.conventional != metric.name.startswith("otel_memory."), metric.name
+        assert re.fullmatch(r"[a-z][a-z0-9_.]*", metric.name)
+        assert metric.unit in {"By", "s", "1"} or re.fullmatch(r"\{[a-z_]+\}", metric.unit), metric.unit
+        assert metric.description.endswith(".")
+    for event in names.EVENTS.values():
+        for name in event.attributes:
+            assert name in names.ATTRIBUTES or not name.startswith("otel_memory."), name
