@@ -1,4 +1,4 @@
-"""Writes the parts of ``docs/`` that come from the code: ``python -m tests.generate_docs``.
+"""Writes what comes from the code: parts of ``docs/``, the launcher's constants: ``python -m tests.generate_docs``.
 
 ``tests/test_docs.py`` fails where a file and the code have drifted apart.
 """
@@ -6,29 +6,17 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 from otel_memory import names
 from otel_memory.analyzer.config import PREFIX as ANALYZER_PREFIX
 from otel_memory.analyzer.config import Settings as AnalyzerSettings
-from otel_memory.probe.config import PREFIX as PROBE_PREFIX
-from otel_memory.probe.config import Configuration
+from otel_memory.probe.config import descriptions
 from otel_memory.probe.thresholds import BUILT_IN
 
-DOCS = Path(__file__).parent.parent / "docs"
-
-PROBE_SETTINGS = {
-    "interval": ("1000", "time between two readings, in milliseconds or with a unit (`500ms`, `2s`)"),
-    "slow_interval": ("30000", "time between two readings of what is dear to read (shared and private memory)"),
-    "limit": ("none", "budget of the process in bytes or with a unit (`512MiB`); the narrowest of it, the container's, "
-                      "the resource limit and the host's memory counts"),
-    "thresholds": ("the built-in rules", "threshold rules, see below; `none` switches them all off"),
-    "events": ("otlp", "where events go: `otlp` (the application's logger provider) or `none`"),
-    "pressure_levels": ("0.7,0.85,0.95", "shares of the limit from which the pressure level is medium, high, critical"),
-    "operation_log": ("false", "one log line for every call of a decorated operation, at level INFO"),
-}  # fmt: skip
+ROOT = Path(__file__).parent.parent
 
 
 def cell(text: object) -> str:
@@ -53,9 +41,8 @@ def settings() -> Iterator[str]:
     yield ""
     yield "| variable | default | meaning |"
     yield "|---|---|---|"
-    for field in fields(Configuration):
-        default, meaning = PROBE_SETTINGS[field.name]
-        yield f"| `{PROBE_PREFIX}{field.name.upper()}` | {cell(default)} | {cell(meaning)} |"
+    for setting in descriptions().values():
+        yield f"| `{setting.variable}` | {cell(setting.shown)} | {cell(setting.meaning)} |"
     yield ""
     yield (
         "The standard variables of OpenTelemetry do what they always do: `OTEL_SDK_DISABLED`, `OTEL_METRICS_EXPORTER`, "
@@ -139,20 +126,40 @@ def conventions() -> Iterator[str]:
             yield f"- `{name}`"
 
 
-PAGES = {"settings.md": settings, "conventions.md": conventions}
+def environment_variables() -> Iterator[str]:
+    """otel_memory/probe/environment_variables.py: constants alone, because the launcher imports it at every start."""
+    yield '"""The environment variables of the probe, one constant each, for the launcher\'s ``--help`` and flags.'
+    yield ""
+    yield "Made from ``config.py`` by ``python -m tests.generate_docs``. The launcher makes a command-line flag of"
+    yield "every ``OTEL_*`` name in this module and fails to start when another package defines the same name. So only"
+    yield "names with our own prefix may ever stand here."
+    yield '"""'
+    for setting in descriptions().values():
+        meaning = setting.meaning[0].upper() + setting.meaning[1:]
+        text = f"{meaning}. Default: {setting.shown}.".replace("`", "``")
+        yield ""
+        yield f'{setting.variable} = "{setting.variable}"'
+        yield "\n".join(textwrap.wrap(f'"""{text}"""', 110, break_long_words=False))
+
+
+PAGES = {
+    "docs/settings.md": settings,
+    "docs/conventions.md": conventions,
+    "otel_memory/probe/environment_variables.py": environment_variables,
+}
 
 
 def page(name: str) -> str:
-    """The text of one generated page."""
+    """The text of one generated file."""
     return "\n".join(PAGES[name]()) + "\n"
 
 
 def main() -> None:
-    """Write every page."""
+    """Write every file."""
     argparse.ArgumentParser(prog="python -m tests.generate_docs", description=__doc__).parse_args()
     for name in PAGES:
-        (DOCS / name).write_text(page(name), "utf-8")
-        print(f"wrote docs/{name}")
+        (ROOT / name).write_text(page(name), "utf-8")
+        print(f"wrote {name}")
 
 
 if __name__ == "__main__":

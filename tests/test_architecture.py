@@ -58,6 +58,9 @@ WORLD = frozenset(
 TOO_LONG = 450
 """Lines of code, docstrings, comments and blank lines not counted. A file that reaches it has a second subject."""
 
+TABLES = ("otel_memory.names",)
+"""Nothing but a table: as long as what it lists."""
+
 
 def sources() -> list[Path]:
     return sorted((ROOT / PACKAGE).rglob("*.py"))
@@ -209,7 +212,7 @@ def test_a_module_says_what_it_owns(path: Path) -> None:
     assert docstring, f"{path.relative_to(ROOT)} has no docstring"
 
 
-@pytest.mark.parametrize("path", sources(), ids=dotted)
+@pytest.mark.parametrize("path", [path for path in sources() if dotted(path) not in TABLES], ids=dotted)
 def test_a_module_has_one_subject(path: Path) -> None:
     tree = ast.parse(path.read_text())
     prose = {

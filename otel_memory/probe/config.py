@@ -2,23 +2,24 @@
 
 An argument wins over the environment; both take the same forms. Owns what is valid; starts nothing and logs nothing.
 Every :class:`SettingsError` names the user's own setting, its value and what is expected.
+
+A setting is one field of :class:`Settings`. From it come the environment variable, the argument, the key of the
+declarative file, its row in ``docs/settings.md`` and its constant in ``environment_variables.py`` (the last two are
+written by ``python -m tests.generate_docs``).
 """
 
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Any, Final
 
-from otel_memory.probe.rules import METRICS, combine, parse_rules
+from otel_memory.probe import setting_forms as forms
 from otel_memory.probe.thresholds import BUILT_IN, Rule
-from otel_memory.probe.units import DURATION, SIZE, parse_duration, parse_share, parse_size
 
 PREFIX: Final = "OTEL_PYTHON_MEMORY_"
 SDK_DISABLED: Final = "OTEL_SDK_DISABLED"
-_T = TypeVar("_T")
 
 
 class SettingsError(ValueError):
@@ -31,20 +32,24 @@ class SettingsError(ValueError):
         self.value = value
 
 
-@dataclass
-class Configuration:
-    """What declarative configuration may set under ``instrumentation/development: python: otel_memory:``.
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What stands about one setting beside its value. ``key`` is the argument; the variable is its upper case."""
 
-    Each key has the meaning and the forms of the variable ``OTEL_PYTHON_MEMORY_<KEY>``; one left out falls back to it.
-    """
+    key: str
+    convert: Callable[[Any], Any]
+    shown: str
+    """The default as a user would write it."""
+    meaning: str
 
-    interval: int | str | None = None
-    slow_interval: int | str | None = None
-    limit: int | str | None = None
-    thresholds: str | list[str] | None = None
-    events: str | list[str] | None = None
-    pressure_levels: str | list[float] | None = None
-    operation_log: bool | None = None
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return PREFIX + self.key.upper()
+
+
+def _setting(key: str, default: Any, convert: Callable[[Any], Any], shown: str, meaning: str) -> Any:
+    return field(default=default, metadata={"setting": Description(key, convert, shown, meaning)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +57,35 @@ class Settings:
     """Valid settings. Durations are seconds, sizes bytes, levels shares of the limit."""
 
     enabled: bool = True
-    interval_seconds: float = 1.0
-    slow_interval_seconds: float = 30.0
-    limit_bytes: int | None = None
-    rules: tuple[Rule, ...] = BUILT_IN
-    events: tuple[str, ...] = ("otlp",)
-    pressure_levels: tuple[float, float, float] = (0.7, 0.85, 0.95)
-    operation_log: bool = False
+    interval_seconds: float = _setting(
+        *("interval", 1.0, forms.interval(0.1, 3600), "1000"),
+        "time between two readings, in milliseconds or with a unit (`500ms`, `2s`)",
+    )
+    slow_interval_seconds: float = _setting(
+        *("slow_interval", 30.0, forms.interval(0.1, 86400), "30000"),
+        "time between two readings of what is dear to read (shared and private memory)",
+    )
+    limit_bytes: int | None = _setting(
+        *("limit", None, forms.size, "none"),
+        "budget of the process in bytes or with a unit (`512MiB`); the narrowest of it, the container's, "
+        "the resource limit and the host's memory counts",
+    )
+    rules: tuple[Rule, ...] = _setting(
+        *("thresholds", BUILT_IN, forms.rules, "the built-in rules"),
+        "threshold rules, see below; `none` switches the built-in ones off",
+    )
+    events: tuple[str, ...] = _setting(
+        *("events", ("otlp",), forms.choices(("otlp",)), "otlp"),
+        "where events go: `otlp` (the application's logger provider) or `none`",
+    )
+    pressure_levels: tuple[float, float, float] = _setting(
+        *("pressure_levels", (0.7, 0.85, 0.95), forms.levels, "0.7,0.85,0.95"),
+        "shares of the limit from which the pressure level is medium, high, critical",
+    )
+    operation_log: bool = _setting(
+        *("operation_log", False, forms.flag, "false"),
+        "one log line for every call of a decorated operation, at level INFO",
+    )
 
     @classmethod
     def load(cls, environ: Mapping[str, str], **arguments: Any) -> Settings:
@@ -67,47 +94,55 @@ class Settings:
         Raises:
             SettingsError: a value is not valid, or an argument is not known.
         """
-        known = {field.name for field in fields(Configuration)}
+        known = descriptions()
         for name, value in arguments.items():
             if name not in known:
                 raise SettingsError(name, value, f"is not a setting of the probe{_did_you_mean(name, known)}")
-        defaults = cls()
         if environ.get(SDK_DISABLED, "").strip().lower() == "true":
             return cls(enabled=False)
-
-        def get(name: str, convert: Callable[[Any], _T], default: _T) -> _T:
-            setting, value = name, arguments.get(name)
+        found: dict[str, Any] = {}
+        written: dict[str, tuple[str, object]] = {}
+        for name, description in _by_field().items():
+            setting, value = description.key, arguments.get(description.key)
             if value is None:
-                setting = PREFIX + name.upper()
-                value = environ.get(setting, "").strip()
-                if not value:
-                    return default
+                setting, value = description.variable, environ.get(description.variable, "").strip() or None
+            if value is None:
+                continue
+            written[name] = setting, value
             try:
-                return convert(value)
+                found[name] = description.convert(value)
             except (ValueError, TypeError, OverflowError) as error:
                 raise SettingsError(setting, value, str(error)) from None
-
-        interval = get("interval", _interval(0.1, 3600), defaults.interval_seconds)
-        slow = get("slow_interval", _interval(0.1, 86400), max(defaults.slow_interval_seconds, interval))
+        interval = found.get("interval_seconds", cls().interval_seconds)
+        slow = found.setdefault("slow_interval_seconds", max(cls().slow_interval_seconds, interval))
         if slow < interval:
-            given = arguments.get("slow_interval")
-            setting = "slow_interval" if given is not None else f"{PREFIX}SLOW_INTERVAL"
-            value = given if given is not None else environ.get(setting)
-            raise SettingsError(setting, value, f"expected at least the interval, which is {interval:g} s")
-        return cls(
-            interval_seconds=interval,
-            slow_interval_seconds=slow,
-            limit_bytes=get("limit", _size, None),
-            rules=get("thresholds", _rules, defaults.rules),
-            events=get("events", _events, defaults.events),
-            pressure_levels=get("pressure_levels", _levels, defaults.pressure_levels),
-            operation_log=get("operation_log", _flag, defaults.operation_log),
-        )
+            raise SettingsError(
+                *written["slow_interval_seconds"], f"expected at least the interval, which is {interval:g} s"
+            )
+        return cls(**found)
+
+
+def _by_field() -> dict[str, Description]:
+    return {each.name: each.metadata["setting"] for each in fields(Settings) if each.metadata}
+
+
+def descriptions() -> dict[str, Description]:
+    """What stands about each setting, by its key, in the order of :class:`Settings`."""
+    return {description.key: description for description in _by_field().values()}
+
+
+Configuration = make_dataclass("Configuration", [(key, Any, None) for key in descriptions()])
+Configuration.__module__ = __name__
+Configuration.__doc__ = """What declarative configuration may set under
+``instrumentation/development: python: otel_memory:``.
+
+Each key has the meaning and the forms of the variable ``OTEL_PYTHON_MEMORY_<KEY>``; one left out falls back to it.
+"""
 
 
 def unknown_variables(environ: Iterable[str]) -> list[str]:
     """One sentence for each ``OTEL_PYTHON_MEMORY_*`` variable that is not a setting of this version."""
-    known = {PREFIX + field.name.upper() for field in fields(Configuration)}
+    known = {description.variable for description in descriptions().values()}
     return [
         f"{name} is not a setting of this version of otel-memory and has no effect{_did_you_mean(name, known)}"
         for name in sorted(environ)
@@ -118,79 +153,3 @@ def unknown_variables(environ: Iterable[str]) -> list[str]:
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def _interval(least: float, most: float) -> Callable[[object], float]:
-    def convert(value: object) -> float:
-        expected = f"expected milliseconds or {DURATION}, from {least * 1000:g} ms to {most / 3600:g} h"
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError(expected)
-        try:
-            seconds = parse_duration(value, bare="ms") if isinstance(value, str) else value / 1000
-        except ValueError:
-            raise ValueError(expected) from None
-        if not least <= seconds <= most:
-            raise ValueError(expected)
-        return seconds
-
-    return convert
-
-
-def _size(value: object) -> int:
-    if isinstance(value, str):
-        return parse_size(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 1:
-        raise ValueError(f"expected {SIZE}")
-    return int(value)
-
-
-def _rules(value: object) -> tuple[Rule, ...]:
-    if isinstance(value, str):
-        return parse_rules(value)
-    if isinstance(value, Sequence):
-        if all(isinstance(rule, str) for rule in value):
-            return parse_rules(";".join(value))
-        if all(isinstance(rule, Rule) for rule in value):
-            unread = sorted({rule.metric for rule in value} - set(METRICS.values()))
-            if unread:
-                raise ValueError(f"expected one of the metrics {', '.join(METRICS.values())}, not {unread[0]}")
-            return combine(BUILT_IN, list(value))
-    raise ValueError("expected rules as text, or a list of texts, or a list of Rule")
-
-
-def _events(value: object) -> tuple[str, ...]:
-    items = value.split(",") if isinstance(value, str) else value
-    expected = "expected otlp or none"
-    if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
-        raise ValueError(expected)
-    chosen = tuple(dict.fromkeys(item.strip().lower() for item in items))
-    if chosen == ("none",):
-        return ()
-    wrong = [item for item in chosen if item != "otlp"]
-    if wrong or not chosen:
-        later = " (it is not available in this version)" if wrong and wrong[0] in ("kafka", "file", "console") else ""
-        raise ValueError(f"{expected}, not {wrong[0] if wrong else 'nothing'!r}{later}")
-    return chosen
-
-
-def _levels(value: object) -> tuple[float, float, float]:
-    expected = "expected three rising shares of the limit for medium, high, critical, such as 0.7,0.85,0.95"
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, Sequence) or len(items) != 3 or any(isinstance(item, bool) for item in items):
-        raise ValueError(expected)
-    try:
-        medium, high, critical = (parse_share(str(item)) for item in items)
-    except ValueError:
-        raise ValueError(expected) from None
-    if not medium < high < critical:
-        raise ValueError(expected)
-    return medium, high, critical
-
-
-def _flag(value: object) -> bool:
-    text = str(value).strip().lower()
-    if text in ("true", "1", "yes", "on"):
-        return True
-    if text in ("false", "0", "no", "off"):
-        return False
-    raise ValueError("expected true or false")

@@ -123,6 +123,40 @@ class Events:
         return self.emit(name, describe(crossing), attributes, severity=severity, time_ns=time_ns)
 
 
+# --- the way in for what runs with or without a probe ---------------------------------------------------------
+
+_attached: tuple[Events, ...] = ()
+
+
+def attach(sink: Events) -> None:
+    """``emit`` goes to ``sink`` too, until ``detach``. Called while a probe starts."""
+    global _attached
+    _attached = (*_attached, sink)
+
+
+def detach(sink: Events) -> None:
+    """Undo ``attach``; does nothing if it was undone before."""
+    global _attached
+    _attached = tuple(other for other in _attached if other is not sink)
+
+
+def emit(
+    event_name: str,
+    body: str,
+    attributes: Mapping[str, AttributeValue],
+    *,
+    severity: SeverityNumber = SeverityNumber.INFO,
+    time_ns: int | None = None,
+) -> bool:
+    """``Events.emit`` of every running probe, with ``process.pid`` added; without one the event goes nowhere.
+
+    Returns whether somebody took it. Never raises.
+    """
+    attributes = {names.PROCESS_PID: os.getpid(), **attributes}
+    taken = [sink.emit(event_name, body, attributes, severity=severity, time_ns=time_ns) for sink in _attached]
+    return any(taken)
+
+
 def describe(crossing: Crossing) -> str:
     """The crossing or recovery in one sentence."""
     rule = crossing.rule

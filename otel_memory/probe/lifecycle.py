@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
@@ -20,8 +21,11 @@ from opentelemetry._logs import get_logger_provider
 from opentelemetry.metrics import Observation, get_meter, get_meter_provider
 
 from otel_memory import names
-from otel_memory.probe import contrib, operations, sdk_fork, sources
+from otel_memory.probe import contrib, events, operations, sdk_fork, sources
+from otel_memory.probe.background import Background
 from otel_memory.probe.events import Events
+from otel_memory.probe.feature import Feature, Surroundings
+from otel_memory.probe.features import builders
 from otel_memory.probe.ledger import Ledger
 from otel_memory.probe.parts import Parts
 from otel_memory.probe.sampler import Sampler, Ticker
@@ -29,12 +33,14 @@ from otel_memory.version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
-    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.metrics import Meter, MeterProvider
 
     from otel_memory.probe.config import Settings
+    from otel_memory.probe.thresholds import Crossing
 
 PART: Final = "lifecycle"
 STOP_SECONDS: Final = 2.0
+BACKGROUND_STOP_SECONDS: Final = 1.0
 FORK_WAIT_SECONDS: Final = 0.05
 FORK_NO_WAIT_SECONDS: Final = 60.0
 
@@ -62,6 +68,8 @@ class Probe:
         self._sampler: Sampler | None = None
         self._ticker: Ticker | None = None
         self._events: Events | None = None
+        self._background = Background(self.ledger)
+        self._features: tuple[Feature, ...] = ()
         self._holds: dict[int, sdk_fork.Hold] = {}  # by thread, because several may fork at once
         self._no_wait_until = 0.0
 
@@ -118,40 +126,73 @@ class Probe:
         for part, unregister in parts.register(meter, gate):
             undo((part, unregister))
         undo((PART, sources.observe_metrics(meter, gate, "probe", self._own_metrics())))
-        if "otlp" in self._settings.events:
-            self._events = Events(self._logger_provider, self.ledger.failed)
+        if self._settings.events:
+            self._events = sink = Events(self._logger_provider, self.ledger.failed)
+            events.attach(sink)
+            undo(("events", lambda: events.detach(sink)))
         if self._settings.operation_log:
             operations.set_default_log_level(logging.INFO)
             undo((PART, lambda: operations.set_default_log_level(None)))
         parts.gc.install()
         undo((PART, parts.gc.uninstall))
+        self._build_features(parts, meter, gate)
         _register_hooks()
         _live.add(self)
         undo((PART, lambda: _live.discard(self)))
         self._start_sampling(parts)
         undo((PART, self._forget_sampling))
 
+    def _build_features(self, parts: Parts, meter: Meter, gate: sources.Gate) -> None:
+        """Each feature that the settings ask for. One that can't be built is counted; the others come all the same."""
+        self._background = background = Background(self.ledger)
+        self._undo.append(("background", lambda: background.stop(BACKGROUND_STOP_SECONDS)))
+        around = Surroundings(self._settings, parts, events.emit, background, self.ledger)
+        for part, build in builders():
+            try:
+                feature = build(around)
+                if feature is None:
+                    continue
+                self._undo.append((part, feature.close))
+                self._undo.append((part, feature.register(meter, gate)))
+                self._features += (feature,)
+            except Exception as error:
+                self.ledger.failed(part, error)
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """Those that run."""
+        return self._features
+
     def _undo_all(self) -> None:
+        self._features = ()
         while self._undo:
             part, action = self._undo.pop()
             self.ledger.guard(part, action)
+        self._events = None
 
     def _start_sampling(self, parts: Parts) -> None:
         self._sampler = sampler = Sampler(
-            self._settings.rules if self._events is not None else (),
+            self._settings.rules,
             parts.readers(),
             parts.limit,
-            self._events.threshold if self._events is not None else _nowhere,
+            self._tell,
             self.ledger,
-            refresh=parts.refresh(),
+            refresh=[*parts.refresh(), *((feature.part, feature.tick) for feature in self._features)],
             drains=parts.drains(),
         )
         self._ticker = Ticker(sampler.tick, self._settings.interval_seconds)
         self._ticker.start()
 
+    def _tell(self, crossing: Crossing, event_id: str, time_ns: int) -> None:
+        sink = self._events
+        if sink is not None:
+            sink.threshold(crossing, event_id, time_ns)
+        for feature in self._features:
+            self.ledger.guard(feature.part, partial(feature.crossing, crossing))
+
     def _forget_sampling(self) -> None:
         # The sampler itself is kept: its counts are still asked for until the gate is closed.
-        ticker, self._ticker, self._events = self._ticker, None, None
+        ticker, self._ticker = self._ticker, None
         if ticker is not None:
             ticker.stop(0)
 
@@ -210,18 +251,24 @@ class Probe:
             return
         for part, reopen in parts.reopeners():
             self.ledger.guard(part, reopen)
+        self._background.after_fork()
+        for feature in self._features:
+            self.ledger.guard(feature.part, feature.after_fork)
         self.ledger.guard("sdk", lambda: sdk_fork.release_orphaned_locks(self._provider()))
         self.ledger.guard("sdk", self._drop_shared_connections)
         self.ledger.guard(PART, lambda: self._start_sampling(parts))
 
 
-def _nowhere(*_: object) -> None:
-    return
-
-
 # --- state of the interpreter ---------------------------------------------------------------------------------
 
 _live: WeakSet[Probe] = WeakSet()
+
+
+def running_probe() -> Probe | None:
+    """The probe of this process that runs, if one does (the newest, should there be several)."""
+    return next((probe for probe in list(_live) if probe.running), None)
+
+
 _hooks_registered = False
 
 

@@ -71,16 +71,16 @@ class Parts:
         """Bytes of the limit."""
         return self.limits.latest().limit_bytes
 
-    def refresh(self) -> list[tuple[str, Callable[[], object]]]:
+    def refresh(self) -> list[tuple[str, Callable[[float], object]]]:
         """What makes the sources read; the slow ones read only when their own cadence has come round.
 
         Done on the sampler's thread, so that the SDK's callbacks find fresh readings and hold its locks but briefly.
         """
         return [
-            ("process", self.process.read),
-            ("process", self.process.latest_slow),
-            ("limits", self.limits.latest),
-            ("heap", self.heap.latest),
+            ("process", lambda _now: self.process.read()),
+            ("process", lambda _now: self.process.latest_slow()),
+            ("limits", lambda _now: self.limits.latest()),
+            ("heap", lambda _now: self.heap.latest()),
         ]
 
     def drains(self) -> list[tuple[str, Callable[[], object]]]:

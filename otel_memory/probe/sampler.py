@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from otel_memory.probe.readings import Ring
@@ -29,9 +30,10 @@ class Sampler:
     """One process's readings and judgements.
 
     ``readers`` gives a reader for each metric that a rule reads, ``limit`` the limit in bytes. ``refresh`` are (part,
-    action) that make the sources read; ``drains`` hand to the SDK what has gathered since the last tick.
-    ``tell(crossing, event_id, time_ns)`` takes crossings and recoveries. ``wall_ns`` is the time of day that events
-    bear; ticks themselves are on a monotonic clock, so that a step of the time of day moves no window.
+    action) that make the sources read and give the features their beat, called with the tick's time; ``drains`` hand to
+    the SDK what has gathered since the last tick. ``tell(crossing, event_id, time_ns)`` takes crossings and recoveries.
+    ``wall_ns`` is the time of day that events bear; ticks themselves are on a monotonic clock, so that a step of the
+    time of day moves no window.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class Sampler:
         limit: Read,
         tell: Callable[[Crossing, str, int], object],
         ledger: Ledger,
-        refresh: Sequence[tuple[str, Callable[[], object]]] = (),
+        refresh: Sequence[tuple[str, Callable[[float], object]]] = (),
         drains: Sequence[tuple[str, Callable[[], object]]] = (),
         wall_ns: Callable[[], int] = time.time_ns,
         cpu: Callable[[], float] = time.thread_time,
@@ -71,8 +73,8 @@ class Sampler:
     def tick(self, now: float) -> None:
         """Do one beat at ``now`` (monotonic seconds). Never raises."""
         began = self._cpu()
-        for part, action in self._refresh:
-            self._ledger.guard(part, action)
+        for part, beat in self._refresh:
+            self._ledger.guard(part, partial(beat, now))
         with self.calling_out:
             for part, action in self._drains:
                 self._ledger.guard(part, action)

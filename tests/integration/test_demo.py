@@ -81,14 +81,19 @@ class RunningDemo:
         """What it has said as JSON so far."""
         return [json.loads(line) for line in self.program.output().splitlines() if line.startswith("{")]
 
-    def leaves_nothing(self, files: bool = True) -> None:
-        """No process, no port, no file: at once, because the demo itself has ended."""
-        wait_until(
-            lambda: not [p for p in self.had.values() if _alive(p)], what="every process ends", timeout_seconds=5
-        )
-        # Somebody else may have taken one of them meanwhile.
+    def left_over(self) -> list[int]:
+        """Pids of ours that still run, and ports of ours that are still bound by one of ours.
+
+        A process that was killed counts as ended when its first thread has; its sockets are closed by its last one,
+        some moments later. Somebody else may have taken one of the ports meanwhile.
+        """
         listening = {c.laddr.port: c.pid for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
-        assert not [port for port in self.ports if listening.get(port, 0) in {None, *self.had}]
+        running = [pid for pid, process in self.had.items() if _alive(process)]
+        return running + [port for port in self.ports if listening.get(port, 0) in {None, *self.had}]
+
+    def leaves_nothing(self, files: bool = True) -> None:
+        """No process, no port, no file: within moments, because the demo itself has ended."""
+        wait_until(lambda: not self.left_over(), what="every process and port is gone", timeout_seconds=10)
         if files:
             assert list(self.folder.iterdir()) == []
 

@@ -9,7 +9,7 @@ import pytest
 
 from otel_memory import names
 from otel_memory.probe import environment_variables
-from otel_memory.probe.config import PREFIX, Configuration, Settings, SettingsError, unknown_variables
+from otel_memory.probe.config import PREFIX, Configuration, Settings, SettingsError, descriptions, unknown_variables
 from otel_memory.probe.thresholds import BUILT_IN, Rule
 
 
@@ -80,7 +80,7 @@ def test_a_slow_interval_left_out_follows_a_long_interval() -> None:
         ("LIMIT", "0", "512MiB"),
         ("THRESHOLDS", "rss>", "in 'rss>'"),
         ("EVENTS", "smoke", "not 'smoke'"),
-        ("EVENTS", "kafka", "not available in this version"),
+        ("EVENTS", "kafka", "not 'kafka'"),
         ("EVENTS", "otlp,none", "not 'none'"),
         ("PRESSURE_LEVELS", "0.5,0.7", "three rising shares"),
         ("PRESSURE_LEVELS", "0.5,0.7,0.6", "three rising shares"),
@@ -178,7 +178,8 @@ def _constants(module: object) -> dict[str, object]:
 
 
 def test_each_setting_has_its_variable_and_the_launcher_sees_no_other() -> None:
-    expected = {PREFIX + field.name.upper() for field in fields(Configuration)}
+    expected = {description.variable for description in descriptions().values()}
+    assert expected == {PREFIX + field.name.upper() for field in fields(Configuration)}
     constants = _constants(environment_variables)
     assert set(constants) == expected
     assert all(name == value for name, value in constants.items())

@@ -81,7 +81,7 @@ def test_a_failed_reading_is_a_gap_and_counted(memory: Memory) -> None:
 def test_each_part_has_its_turn_when_another_fails(memory: Memory) -> None:
     done: list[str] = []
     sampler = memory.sampler(
-        refresh=[("process", fail), ("heap", lambda: done.append("heap"))],
+        refresh=[("process", fail), ("heap", lambda _now: done.append("heap"))],
         drains=[("gc", fail), ("more", lambda: done.append("more"))],
     )
     memory.rss = 150
@@ -142,7 +142,7 @@ def test_calls_into_the_sdk_hold_the_lock_that_a_fork_waits_for(memory: Memory) 
     during: dict[str, bool] = {}
     sampler = memory.sampler(
         tell=lambda *_: during.update(tell=free()),
-        refresh=[("process", lambda: during.update(refresh=free()))],
+        refresh=[("process", lambda _now: during.update(refresh=free()))],
     )
     sampler.tick(0.0)
     assert during == {"refresh": True}

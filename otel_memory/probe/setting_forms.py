@@ -1,0 +1,134 @@
+"""How the value of a setting is read: text of a variable, an argument, or a key of a declarative file. Pure.
+
+Each form takes what the user wrote and returns the valid value, or raises ``ValueError`` with what was expected; the
+caller adds whose setting it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from otel_memory.probe.rules import METRICS, combine, parse_rules
+from otel_memory.probe.thresholds import BUILT_IN, Rule
+from otel_memory.probe.units import DURATION, SIZE, parse_duration, parse_share, parse_size
+
+
+def interval(least: float, most: float) -> Callable[[object], float]:
+    def convert(value: object) -> float:
+        expected = f"expected milliseconds or {DURATION}, from {least * 1000:g} ms to {most / 3600:g} h"
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError(expected)
+        try:
+            seconds = parse_duration(value, bare="ms") if isinstance(value, str) else value / 1000
+        except ValueError:
+            raise ValueError(expected) from None
+        if not least <= seconds <= most:
+            raise ValueError(expected)
+        return seconds
+
+    return convert
+
+
+def size(value: object) -> int:
+    if isinstance(value, str):
+        return parse_size(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 1:
+        raise ValueError(f"expected {SIZE}")
+    return int(value)
+
+
+def rules(value: object) -> tuple[Rule, ...]:
+    if isinstance(value, str):
+        return parse_rules(value)
+    if isinstance(value, Sequence):
+        if all(isinstance(rule, str) for rule in value):
+            return parse_rules(";".join(value))
+        if all(isinstance(rule, Rule) for rule in value):
+            unread = sorted({rule.metric for rule in value} - set(METRICS.values()))
+            if unread:
+                raise ValueError(f"expected one of the metrics {', '.join(METRICS.values())}, not {unread[0]}")
+            return combine(BUILT_IN, list(value))
+    raise ValueError("expected rules as text, or a list of texts, or a list of Rule")
+
+
+def levels(value: object) -> tuple[float, float, float]:
+    expected = "expected three rising shares of the limit for medium, high, critical, such as 0.7,0.85,0.95"
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, Sequence) or len(items) != 3 or any(isinstance(item, bool) for item in items):
+        raise ValueError(expected)
+    try:
+        medium, high, critical = (parse_share(str(item)) for item in items)
+    except ValueError:
+        raise ValueError(expected) from None
+    if not medium < high < critical:
+        raise ValueError(expected)
+    return medium, high, critical
+
+
+def flag(value: object) -> bool:
+    text = str(value).strip().lower()
+    if text in ("true", "1", "yes", "on"):
+        return True
+    if text in ("false", "0", "no", "off"):
+        return False
+    raise ValueError("expected true or false")
+
+
+def choices(allowed: Sequence[str], none: str = "none") -> Callable[[object], tuple[str, ...]]:
+    """One or several of ``allowed`` with commas between them, or ``none`` alone."""
+
+    def convert(value: object) -> tuple[str, ...]:
+        items = value.split(",") if isinstance(value, str) else value
+        expected = f"expected {none}, or one or several of {', '.join(allowed)} with commas between them"
+        if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
+            raise ValueError(expected)
+        chosen = tuple(dict.fromkeys(item.strip().lower() for item in items))
+        if chosen == (none,):
+            return ()
+        wrong = [item for item in chosen if item not in allowed]
+        if wrong or not chosen:
+            raise ValueError(f"{expected}, not {wrong[0] if wrong else 'nothing'!r}")
+        return chosen
+
+    return convert
+
+
+def names(value: object) -> tuple[str, ...]:
+    """Names with commas between them, each once; a list of them in a declarative file."""
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
+        raise ValueError("expected names with commas between them")
+    return tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
+
+
+def whole(least: int, most: int) -> Callable[[object], int]:
+    """A whole number from ``least`` to ``most``."""
+
+    def convert(value: object) -> int:
+        expected = f"expected a whole number from {least} to {most}"
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError(expected)
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError(expected) from None
+        if not least <= number <= most:
+            raise ValueError(expected)
+        return number
+
+    return convert
+
+
+def share(value: object) -> float:
+    """0 < share <= 1, as ``1%`` or ``0.01``."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("expected a share such as 1% or 0.01")
+    return parse_share(str(value))
+
+
+def text(value: object) -> str:
+    """Any text but an empty one."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("expected a text")
+    return value.strip()
