@@ -12,7 +12,8 @@ from otel_memory.__main__ import VERBS
 from tests import generate_docs
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("*/README.md")])
+PAGES = sorted({*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("*/README.md")})
+WALK = ROOT / "docs" / "walk"
 
 
 @pytest.mark.parametrize("name", generate_docs.PAGES)
@@ -35,6 +36,19 @@ def test_only_names_that_exist_are_documented(page: Path) -> None:
     }
     for name in set(re.findall(r"`(otel_memory\.[a-z_.]+)`", page.read_text("utf-8"))):
         assert name in known or name.split(".")[1] in modules, f"{page.name} names {name}"
+
+
+def test_the_walk_lists_every_page_and_every_row_that_one_shows() -> None:
+    """``docs/walk/README.md`` has one line a row, with a link to the page whose heading begins with that row."""
+    listed = set(re.findall(r"^\| (A\d+) \|.*\]\(([a-z0-9_-]+\.md)\)", (WALK / "README.md").read_text("utf-8"), re.M))
+    shown = {
+        (row, page.name)
+        for page in WALK.glob("*.md")
+        if page.name != "README.md"
+        for row in re.findall(r"^## (A\d+) ", page.read_text("utf-8"), re.M)
+    }
+    assert shown - listed == set(), "rows that docs/walk/README.md does not list"
+    assert listed - shown == set(), "rows that docs/walk/README.md lists and no page shows"
 
 
 def test_every_verb_stands_in_the_readme() -> None:
