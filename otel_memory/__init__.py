@@ -12,6 +12,10 @@ from otel_memory.version import __version__
 
 if TYPE_CHECKING:
     from otel_memory.probe.config import SettingsError as SettingsError
+    from otel_memory.probe.errors import EvictionError as EvictionError
+    from otel_memory.probe.errors import MemoryWatchError as MemoryWatchError
+    from otel_memory.probe.errors import MonitoringError as MonitoringError
+    from otel_memory.probe.errors import ThresholdError as ThresholdError
     from otel_memory.probe.instrumentor import MemoryInstrumentor as MemoryInstrumentor
     from otel_memory.probe.operations import MemoryTracker as MemoryTracker
     from otel_memory.probe.operations import monitor_memory as monitor_memory
@@ -29,6 +33,10 @@ __all__ = [
     "format_bytes",
     "Rule",
     "SettingsError",
+    "MemoryWatchError",
+    "ThresholdError",
+    "EvictionError",
+    "MonitoringError",
     "__version__",
 ]
 
@@ -41,6 +49,10 @@ _HOMES = {
     "format_bytes": "otel_memory.probe.resource_monitor",
     "Rule": "otel_memory.probe.thresholds",
     "SettingsError": "otel_memory.probe.config",
+    "MemoryWatchError": "otel_memory.probe.errors",
+    "ThresholdError": "otel_memory.probe.errors",
+    "EvictionError": "otel_memory.probe.errors",
+    "MonitoringError": "otel_memory.probe.errors",
 }
 
 
