@@ -19,7 +19,8 @@ from otel_memory.probe.operation_table import OperationTable, current_task
 from otel_memory.probe.peak import PeakMark, PeakUse
 from otel_memory.probe.reader import read_rss
 from otel_memory.probe.resource_monitor import format_bytes
-from otel_memory.probe.traced import SharedTracing, TracedGrowth, TracedUse
+from otel_memory.probe.traced import TRACING as _TRACING
+from otel_memory.probe.traced import TracedGrowth, TracedUse
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
@@ -30,7 +31,6 @@ LOGGER: Final = logging.getLogger("otel_memory.operations")
 SPAN_WAIT_SECONDS: Final = 0.05
 TABLE: Final = OperationTable()
 PEAK: Final = PeakMark()
-_TRACING: Final = SharedTracing()
 
 # Bound here, because the decorated call reads them, and because a finalizer may call one when modules are gone.
 _perf_counter = time.perf_counter

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import tracemalloc
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from otel_memory.probe.tracing_switch import Switch
 
 
 class TracedUse:
@@ -32,8 +34,9 @@ class TracedGrowth(NamedTuple):
 class SharedTracing:
     """Counted uses of tracemalloc: on while anybody of ours needs it."""
 
-    def __init__(self) -> None:
+    def __init__(self, switch: Switch | None = None) -> None:
         self._started_here = False
+        self._switch = Switch() if switch is None else switch
         self._forget()
 
     def _forget(self) -> None:
@@ -41,11 +44,11 @@ class SharedTracing:
         self._lock = threading.RLock()
         self._open: list[TracedUse] = []
 
-    def begin(self) -> TracedUse:
-        """Start a use; tracing is switched on if it is off."""
+    def begin(self, frames: int = 1) -> TracedUse:
+        """Start a use; tracing is switched on if it is off, with ``frames`` frames of each allocation."""
         with self._lock:
-            if not self._open and not tracemalloc.is_tracing():
-                tracemalloc.start()
+            if not self._open and (self._switch.resting or not tracemalloc.is_tracing()):
+                self._switch.start(frames)
                 self._started_here = True
             size, peak = tracemalloc.get_traced_memory()
             if self._started_here:
@@ -64,7 +67,8 @@ class SharedTracing:
             self._open.remove(use)
             if not self._open and self._started_here:
                 self._started_here = False
-                tracemalloc.stop()
+                if tracemalloc.is_tracing():
+                    self._switch.stop()
             return growth
 
     def _growth(self, use: TracedUse) -> TracedGrowth:
@@ -82,7 +86,11 @@ class SharedTracing:
 
     def reset_after_fork(self) -> None:
         """In the child: the parent's other threads, and their uses, are not here."""
-        if self._open and self._started_here:
-            tracemalloc.stop()
+        if (self._open and self._started_here) or self._switch.resting:
+            self._switch.stop_alone()
         self._started_here = False
         self._forget()
+
+
+TRACING: Final = SharedTracing()
+"""The one of this process: decorated operations and bursts count their uses here."""

@@ -24,6 +24,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from otel_memory import names
 from otel_memory.probe import operation, operations
 from otel_memory.probe.operations import TABLE, MemoryTracker, monitor_memory
+from tests.harness import wait_until
 
 MIB = 1024 * 1024
 LINE = re.compile(
@@ -49,6 +50,11 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
     fake = Memory()
     monkeypatch.setattr(operation, "_read_rss", lambda: fake.rss)
     return fake
+
+
+def tracing_ends() -> None:
+    """At once, or a moment later where the interpreter can't stop it safely while other threads work."""
+    wait_until(lambda: not tracemalloc.is_tracing(), what="tracemalloc is off")
 
 
 @pytest.fixture(autouse=True)
@@ -653,16 +659,17 @@ def test_a_tracker_gives_its_result_and_may_be_used_again(memory: Memory) -> Non
 
 
 def test_overlapping_traced_operations_do_not_stop_each_others_tracing(memory: Memory) -> None:
-    assert not tracemalloc.is_tracing()
+    tracing_ends()
     first, second = MemoryTracker("a", trace_malloc=True), MemoryTracker("b", trace_malloc=True)
     with first:
         with second:
             pass
         assert tracemalloc.is_tracing()
-    assert not tracemalloc.is_tracing()
+    tracing_ends()
 
 
 def test_tracing_that_somebody_else_started_goes_on(memory: Memory) -> None:
+    tracing_ends()
     tracemalloc.start()
     try:
         with MemoryTracker("a", trace_malloc=True):
@@ -717,6 +724,7 @@ def test_a_foreign_tracings_peak_is_not_reset_and_told_only_where_it_is_known(
 ) -> None:
     tracer, exporter = spans
     allocate = monitor_memory(trace_malloc=True)(lambda size: len(bytes(size)))
+    tracing_ends()
     tracemalloc.start()
     try:
         bytes(8 * MIB)
@@ -827,7 +835,7 @@ def test_a_failing_reader_never_reaches_the_operation(monkeypatch: pytest.Monkey
     with MemoryTracker("block", trace_malloc=True, peak=True) as tracker:
         pass
     assert tracker.delta_bytes is None
-    assert not tracemalloc.is_tracing()
+    tracing_ends()
     assert TABLE.failed > 0
     TABLE.failed = 0
 
