@@ -40,11 +40,17 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: a log record whose ``event_name`` is ``name`` and whose attributes are flat."""
+    """One event: a log record whose ``event_name`` is ``name`` and whose attributes are flat.
+
+    ``attributes`` are all that it may have, ``optional`` those among them that may be absent. ``open`` says that the
+    caller may add others.
+    """
 
     name: str
     description: str
     attributes: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    open: bool = False
 
 
 # --- attributes: conventional keys that we use -------------------------------------------------------------
@@ -59,12 +65,16 @@ SERVICE_NAME: Final = "service.name"
 SERVICE_NAMESPACE: Final = "service.namespace"
 SERVICE_VERSION: Final = "service.version"
 SERVICE_INSTANCE_ID: Final = "service.instance.id"
+EXCEPTION_TYPE: Final = "exception.type"
+EXCEPTION_MESSAGE: Final = "exception.message"
 HTTP_ROUTE: Final = "http.route"
 HTTP_REQUEST_METHOD: Final = "http.request.method"
 
 # --- attributes: our own -----------------------------------------------------------------------------------
 LIMIT_KIND: Final = "otel_memory.limit.kind"
 HEAP_KIND: Final = "otel_memory.heap.kind"
+MEMORY_PART: Final = "otel_memory.memory.part"
+ALLOCATOR: Final = "otel_memory.allocator"
 PSI_KIND: Final = "otel_memory.psi.kind"
 PSI_SCOPE: Final = "otel_memory.psi.scope"
 OPERATION_NAME: Final = "otel_memory.operation.name"
@@ -88,6 +98,41 @@ THRESHOLD_PEAK: Final = "otel_memory.threshold.peak"
 THRESHOLD_UNIT: Final = "otel_memory.threshold.unit"
 THRESHOLD_SEVERITY: Final = "otel_memory.threshold.severity"
 THRESHOLD_DURATION: Final = "otel_memory.threshold.duration"
+EVICTOR_NAME: Final = "otel_memory.evictor.name"
+EVICTOR_OUTCOME: Final = "otel_memory.evictor.outcome"
+EVICTION_TARGET: Final = "otel_memory.eviction.target"
+EVICTION_FREED_HEAP: Final = "otel_memory.eviction.freed.heap"
+EVICTION_FREED_RSS: Final = "otel_memory.eviction.freed.rss"
+EVICTION_DURATION: Final = "otel_memory.eviction.duration"
+EVICTION_ENDED: Final = "otel_memory.eviction.ended"
+EVICTION_REPORT: Final = "otel_memory.eviction.report"
+CLEANUP_TRIGGER: Final = "otel_memory.cleanup.trigger"
+CLEANUP_AGGRESSIVE: Final = "otel_memory.cleanup.aggressive"
+CLEANUP_STEP: Final = "otel_memory.cleanup.step"
+CLEANUP_FREED_HEAP: Final = "otel_memory.cleanup.freed.heap"
+CLEANUP_FREED_RSS: Final = "otel_memory.cleanup.freed.rss"
+CLEANUP_DURATION: Final = "otel_memory.cleanup.duration"
+# By step of a cleanup: an event's attributes are flat.
+CLEANUP_STEP_OUTCOME: Final = {
+    "evict": "otel_memory.cleanup.evict.outcome",
+    "gc": "otel_memory.cleanup.gc.outcome",
+    "trim": "otel_memory.cleanup.trim.outcome",
+}
+CLEANUP_STEP_FREED_HEAP: Final = {
+    "evict": "otel_memory.cleanup.evict.freed.heap",
+    "gc": "otel_memory.cleanup.gc.freed.heap",
+    "trim": "otel_memory.cleanup.trim.freed.heap",
+}
+CLEANUP_STEP_FREED_RSS: Final = {
+    "evict": "otel_memory.cleanup.evict.freed.rss",
+    "gc": "otel_memory.cleanup.gc.freed.rss",
+    "trim": "otel_memory.cleanup.trim.freed.rss",
+}
+CLEANUP_STEP_DURATION: Final = {
+    "evict": "otel_memory.cleanup.evict.duration",
+    "gc": "otel_memory.cleanup.gc.duration",
+    "trim": "otel_memory.cleanup.trim.duration",
+}
 ALERT_ID: Final = "otel_memory.alert.id"
 ALERT_NAME: Final = "otel_memory.alert.name"
 ALERT_STATE: Final = "otel_memory.alert.state"
@@ -114,6 +159,14 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
             "Part of the C allocator's heap: blocks in its arenas, or blocks it mapped on their own.",
             ("arena", "mmap"),
         ),
+        Attribute(
+            MEMORY_PART,
+            "string",
+            "Part of the resident memory: handed out and kept by Python's allocator, the same of the C allocator, pages "
+            "of files, shared memory, stacks of threads, and what remains.",
+            ("python_used", "python_free", "c_used", "c_free", "file", "shared", "stack", "other"),
+        ),
+        Attribute(ALLOCATOR, "string", "Whose memory: Python's allocator or that of the C library.", ("python", "c")),
         Attribute(PSI_KIND, "string", "Whether some or all tasks stalled on memory.", ("some", "full")),
         Attribute(PSI_SCOPE, "string", "Whose tasks the pressure-stall information covers.", ("system", "cgroup")),
         Attribute(OPERATION_NAME, "string", "Name of the operation: module and qualified name, or the given one."),
@@ -150,6 +203,48 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         Attribute(THRESHOLD_UNIT, "string", "Unit of bound and value: By, By/s, %, 1 or 1/s."),
         Attribute(THRESHOLD_SEVERITY, "string", "Severity of the rule.", ("info", "warning", "critical")),
         Attribute(THRESHOLD_DURATION, "double", "Seconds from the crossing to the recovery."),
+        Attribute(EVICTOR_NAME, "string", "Name that the evictor was registered under, `other` beyond the 64th."),
+        Attribute(
+            EVICTOR_OUTCOME,
+            "string",
+            "What calling the evictor came to; useless is less than 16 KiB freed.",
+            ("freed", "useless", "failed", "timed_out", "skipped"),
+        ),
+        Attribute(EVICTION_TARGET, "int", "Bytes that were to be freed; absent where all was asked for."),
+        Attribute(EVICTION_FREED_HEAP, "int", "Bytes in use by the allocators before, less those after."),
+        Attribute(EVICTION_FREED_RSS, "int", "Resident bytes before, less those after."),
+        Attribute(EVICTION_DURATION, "double", "Seconds that the eviction took."),
+        Attribute(
+            EVICTION_ENDED, "string", "Why it ended.", ("reached", "no_evictor_left", "useless", "stopped")
+        ),
+        Attribute(EVICTION_REPORT, "string[]", "One line for each call of an evictor: name, outcome, bytes, seconds."),
+        Attribute(CLEANUP_TRIGGER, "string", "What set the cleanup off.", ("manual", "periodic", "critical")),
+        Attribute(CLEANUP_AGGRESSIVE, "boolean", "Whether all evictors and generations were asked, and no step skipped."),
+        Attribute(CLEANUP_STEP, "string", "Step of the cleanup.", ("evict", "gc", "trim")),
+        Attribute(CLEANUP_FREED_HEAP, "int", "Bytes in use by the allocators before the cleanup, less those after."),
+        Attribute(CLEANUP_FREED_RSS, "int", "Resident bytes before the cleanup, less those after."),
+        Attribute(CLEANUP_DURATION, "double", "Seconds that the cleanup took."),
+        *(
+            Attribute(
+                name,
+                "string",
+                f"What the step {step} came to; useless is less than 1 MiB freed.",
+                ("freed", "useless", "failed", "skipped"),
+            )
+            for step, name in CLEANUP_STEP_OUTCOME.items()
+        ),
+        *(
+            Attribute(name, "int", f"Bytes in use by the allocators before the step {step}, less those after.")
+            for step, name in CLEANUP_STEP_FREED_HEAP.items()
+        ),
+        *(
+            Attribute(name, "int", f"Resident bytes before the step {step}, less those after.")
+            for step, name in CLEANUP_STEP_FREED_RSS.items()
+        ),
+        *(
+            Attribute(name, "double", f"Seconds that the step {step} took.")
+            for step, name in CLEANUP_STEP_DURATION.items()
+        ),
         Attribute(ALERT_ID, "string", "Identity of the alert: the same for the same cause."),
         Attribute(ALERT_NAME, "string", "Kind of alert.", ("memory_leak", "memory_limit_near")),
         Attribute(ALERT_STATE, "string", "State after the change.", ("pending", "firing", "resolved")),
@@ -182,6 +277,9 @@ PROCESS_INFO: Final = "otel_memory.process.info"
 MEMORY_PEAK: Final = "otel_memory.process.memory.peak"
 MEMORY_SHARED: Final = "otel_memory.process.memory.shared"
 MEMORY_PRIVATE: Final = "otel_memory.process.memory.private"
+MEMORY_BREAKDOWN: Final = "otel_memory.process.memory.breakdown"
+MEMORY_BREAKDOWN_ERROR: Final = "otel_memory.process.memory.breakdown.error"
+HEAP_FRAGMENTATION: Final = "otel_memory.heap.fragmentation"
 MEMORY_LIMIT: Final = "otel_memory.process.memory.limit"
 MEMORY_PRESSURE: Final = "otel_memory.process.memory.pressure"
 PSI_STALL_TIME: Final = "otel_memory.psi.stall.time"
@@ -193,6 +291,11 @@ GC_FLOOR_BLOCK_COUNT: Final = "otel_memory.gc.floor.block.count"
 OPERATION_CALLS: Final = "otel_memory.operation.calls"
 OPERATION_GROWTH: Final = "otel_memory.operation.growth"
 OPERATION_TIME: Final = "otel_memory.operation.time"
+EVICTOR_RUNS: Final = "otel_memory.evictor.runs"
+EVICTOR_FREED: Final = "otel_memory.evictor.freed"
+CLEANUP_RUNS: Final = "otel_memory.cleanup.runs"
+CLEANUP_FREED: Final = "otel_memory.cleanup.freed"
+CLEANUP_TIME: Final = "otel_memory.cleanup.time"
 PROBE_TIME: Final = "otel_memory.probe.time"
 PROBE_FAILURES: Final = "otel_memory.probe.failures"
 PROBE_DROPPED: Final = "otel_memory.probe.dropped"
@@ -280,6 +383,26 @@ METRICS: Final[dict[str, Metric]] = {
         Metric(MEMORY_SHARED, "By", "gauge", "Resident memory that other processes map too (slow cadence)."),
         Metric(MEMORY_PRIVATE, "By", "gauge", "Resident memory that only this process maps (slow cadence)."),
         Metric(
+            MEMORY_BREAKDOWN,
+            "By",
+            "gauge",
+            "Resident memory by what it is; the parts add up to it (slow cadence).",
+            (MEMORY_PART,),
+        ),
+        Metric(
+            MEMORY_BREAKDOWN_ERROR,
+            "By",
+            "gauge",
+            "Bytes of the breakdown that may stand in another part than their own.",
+        ),
+        Metric(
+            HEAP_FRAGMENTATION,
+            "1",
+            "gauge",
+            "Share of an allocator's resident memory that it keeps and has not handed out.",
+            (ALLOCATOR,),
+        ),
+        Metric(
             MEMORY_LIMIT, "By", "gauge", "The limit that will really end the process, and what sets it.", (LIMIT_KIND,)
         ),
         Metric(
@@ -325,6 +448,11 @@ METRICS: Final[dict[str, Metric]] = {
             (OPERATION_NAME,),
         ),
         Metric(OPERATION_TIME, "s", "counter", "Sum of the durations of a tracked operation.", (OPERATION_NAME,)),
+        Metric(EVICTOR_RUNS, "{run}", "counter", "Calls of evictors.", (EVICTOR_NAME, EVICTOR_OUTCOME)),
+        Metric(EVICTOR_FREED, "By", "counter", "Memory freed by evictors, as measured around them.", (EVICTOR_NAME,)),
+        Metric(CLEANUP_RUNS, "{run}", "counter", "Cleanups.", (CLEANUP_TRIGGER,)),
+        Metric(CLEANUP_FREED, "By", "counter", "Memory freed by the steps of cleanups, as measured.", (CLEANUP_STEP,)),
+        Metric(CLEANUP_TIME, "s", "counter", "Time that the steps of cleanups took.", (CLEANUP_STEP,)),
         Metric(PROBE_TIME, "s", "counter", "Processor time that the probe's own thread has used."),
         Metric(PROBE_FAILURES, "{failure}", "counter", "Readings and actions of the probe that failed.", (PROBE_PART,)),
         Metric(
@@ -340,6 +468,9 @@ METRICS: Final[dict[str, Metric]] = {
 # --- events ------------------------------------------------------------------------------------------------
 EVENT_THRESHOLD_CROSSED: Final = "otel_memory.threshold.crossed"
 EVENT_THRESHOLD_RECOVERED: Final = "otel_memory.threshold.recovered"
+EVENT_ERROR: Final = "otel_memory.error"
+EVENT_EVICTION: Final = "otel_memory.eviction"
+EVENT_CLEANUP: Final = "otel_memory.cleanup"
 EVENT_ALERT: Final = "otel_memory.alert.changed"
 
 _THRESHOLD = (
@@ -364,6 +495,38 @@ EVENTS: Final[dict[str, Event]] = {
             (*_THRESHOLD, THRESHOLD_PEAK, THRESHOLD_DURATION),
         ),
         Event(
+            EVENT_ERROR,
+            "A part of the probe failed; the application is not affected. Of each part at most one in ten minutes.",
+            (PROBE_PART, EXCEPTION_TYPE, EXCEPTION_MESSAGE, PROCESS_PID),
+        ),
+        Event(
+            EVENT_EVICTION,
+            "Evictors were called, and this is what they freed.",
+            (
+                *(EVICTION_TARGET, EVICTION_FREED_HEAP, EVICTION_FREED_RSS, EVICTION_DURATION),
+                *(EVICTION_ENDED, EVICTION_REPORT, PROCESS_PID),
+            ),
+            optional=(EVICTION_TARGET, EVICTION_FREED_HEAP, EVICTION_FREED_RSS),
+        ),
+        Event(
+            EVENT_CLEANUP,
+            "A cleanup ran, and this is what each of its steps freed.",
+            (
+                *(CLEANUP_TRIGGER, CLEANUP_AGGRESSIVE, CLEANUP_FREED_HEAP, CLEANUP_FREED_RSS, CLEANUP_DURATION),
+                *CLEANUP_STEP_OUTCOME.values(),
+                *CLEANUP_STEP_FREED_HEAP.values(),
+                *CLEANUP_STEP_FREED_RSS.values(),
+                *CLEANUP_STEP_DURATION.values(),
+                PROCESS_PID,
+            ),
+            optional=(
+                *(CLEANUP_FREED_HEAP, CLEANUP_FREED_RSS),
+                *CLEANUP_STEP_FREED_HEAP.values(),
+                *CLEANUP_STEP_FREED_RSS.values(),
+                *CLEANUP_STEP_DURATION.values(),
+            ),
+        ),
+        Event(
             EVENT_ALERT,
             "An alert of the analyzer changed its state.",
             (
@@ -379,6 +542,10 @@ EVENTS: Final[dict[str, Event]] = {
                 ALERT_SUSPECT,
                 SERVICE_NAME,
                 SERVICE_INSTANCE_ID,
+            ),
+            optional=(
+                *(ALERT_GROWTH, ALERT_SCORE, ALERT_TIME_TO_LIMIT, ALERT_SUSPECT),
+                *(SERVICE_NAME, SERVICE_INSTANCE_ID),
             ),
         ),
     )

@@ -75,8 +75,9 @@ class Settings:
         "threshold rules, see below; `none` switches the built-in ones off",
     )
     events: tuple[str, ...] = _setting(
-        *("events", ("otlp",), forms.choices(("otlp",)), "otlp"),
-        "where events go: `otlp` (the application's logger provider) or `none`",
+        *("events", ("otlp",), forms.choices(("otlp", "file", "console")), "otlp"),
+        "where events go: `otlp` (the application's logger provider), `file` (JSON lines), `console` (one line of "
+        "JSON each to standard error), several with commas; or `none`",
     )
     pressure_levels: tuple[float, float, float] = _setting(
         *("pressure_levels", (0.7, 0.85, 0.95), forms.levels, "0.7,0.85,0.95"),
@@ -86,6 +87,25 @@ class Settings:
         *("operation_log", False, forms.flag, "false"),
         "one log line for every call of a decorated operation, at level INFO",
     )
+    cleanup: tuple[str, ...] = _setting(
+        *("cleanup", (), forms.choices(("periodic", "critical")), "none"),
+        "when memory is cleaned up by itself: `periodic` (gently), `critical` (aggressively, when a critical threshold "
+        "about memory is crossed), both with a comma, or `none`",
+    )
+    cleanup_interval_seconds: float = _setting(
+        *("cleanup_interval", 600.0, forms.interval(1, 86400), "600000"),
+        "time between two periodic cleanups",
+    )
+
+    file_path: str = _setting(
+        *("file_path", "otel-memory-{signal}.jsonl", forms.file_template, "otel-memory-{signal}.jsonl"),
+        "file of the exporters `otlp_file` and of the events' sink `file`; a folder takes the default name; `{signal}` "
+        "(`metrics`, `logs`, `traces`, `events`; put before the suffix where it is left out) and `{pid}` are replaced",
+    )
+    file_max_bytes: int = _setting(
+        *("file_max_bytes", 10 * 2**20, forms.size, "10MiB"), "size of such a file from which it is rotated"
+    )
+    file_keep: int = _setting(*("file_keep", 5, forms.whole(0, 1000), "5"), "rotated files kept beside the current one")
 
     @classmethod
     def load(cls, environ: Mapping[str, str], **arguments: Any) -> Settings:
@@ -129,6 +149,15 @@ def _by_field() -> dict[str, Description]:
 def descriptions() -> dict[str, Description]:
     """What stands about each setting, by its key, in the order of :class:`Settings`."""
     return {description.key: description for description in _by_field().values()}
+
+
+def in_variables(settings: Settings) -> dict[str, str]:
+    """``settings`` that are a text or a number, in the names and the forms of the environment variables."""
+    return {
+        description.variable: str(value)
+        for name, description in _by_field().items()
+        if isinstance(value := getattr(settings, name), str | int) and not isinstance(value, bool)
+    }
 
 
 Configuration = make_dataclass("Configuration", [(key, Any, None) for key in descriptions()])

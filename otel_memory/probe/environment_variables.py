@@ -19,10 +19,22 @@ OTEL_PYTHON_MEMORY_THRESHOLDS = "OTEL_PYTHON_MEMORY_THRESHOLDS"
 """Threshold rules, see below; ``none`` switches the built-in ones off. Default: the built-in rules."""
 
 OTEL_PYTHON_MEMORY_EVENTS = "OTEL_PYTHON_MEMORY_EVENTS"
-"""Where events go: ``otlp`` (the application's logger provider) or ``none``. Default: otlp."""
+"""Where events go: ``otlp`` (the application's logger provider), ``file`` (JSON lines), ``console`` (one line
+of JSON each to standard error), several with commas; or ``none``. Default: otlp."""
 
 OTEL_PYTHON_MEMORY_PRESSURE_LEVELS = "OTEL_PYTHON_MEMORY_PRESSURE_LEVELS"
 """Shares of the limit from which the pressure level is medium, high, critical. Default: 0.7,0.85,0.95."""
 
 OTEL_PYTHON_MEMORY_OPERATION_LOG = "OTEL_PYTHON_MEMORY_OPERATION_LOG"
 """One log line for every call of a decorated operation, at level INFO. Default: false."""
+
+OTEL_PYTHON_MEMORY_FILE_PATH = "OTEL_PYTHON_MEMORY_FILE_PATH"
+"""File of the exporters ``otlp_file`` and of the events' sink ``file``; a folder takes the default name;
+``{signal}`` (``metrics``, ``logs``, ``traces``, ``events``; put before the suffix where it is left out) and
+``{pid}`` are replaced. Default: otel-memory-{signal}.jsonl."""
+
+OTEL_PYTHON_MEMORY_FILE_MAX_BYTES = "OTEL_PYTHON_MEMORY_FILE_MAX_BYTES"
+"""Size of such a file from which it is rotated. Default: 10MiB."""
+
+OTEL_PYTHON_MEMORY_FILE_KEEP = "OTEL_PYTHON_MEMORY_FILE_KEEP"
+"""Rotated files kept beside the current one. Default: 5."""

@@ -1,15 +1,17 @@
 """The one way to emit an event: a log record with an event name, sent through the OpenTelemetry logs API.
 
-Owns the form of events. Never raises, never queues (the SDK's processor has a bounded queue of its own), and never
-picks a provider: without one, an event goes nowhere, and costs next to nothing.
+Owns the form of events. A record is made once, and handed to the application's logger provider and to each sink of the
+probe's own (``sinks.py``); one that fails keeps no other from its turn. Never raises, never queues (the SDK's processor
+has a bounded queue of its own), and never picks a provider: without one, an event goes nowhere, and costs next to
+nothing.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import trace
 from opentelemetry._logs import SeverityNumber, get_logger
@@ -20,7 +22,7 @@ from otel_memory.probe.units import human_bytes, human_seconds
 from otel_memory.version import __version__
 
 if TYPE_CHECKING:
-    from opentelemetry._logs import LoggerProvider
+    from opentelemetry._logs import Logger, LoggerProvider
     from opentelemetry.util.types import AttributeValue
 
     from otel_memory.probe.thresholds import Crossing
@@ -48,20 +50,46 @@ _LABELS: Final = {
 _NO_SPAN: Final = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 
 
+class Sink(Protocol):
+    """Another place for events; ``part`` names it where it fails."""
+
+    part: str
+
+    def logger(self) -> Logger | None:
+        """What takes the records now."""
+
+
+class _Application:
+    """The application's logger provider."""
+
+    part = PART
+
+    def __init__(self, logger_provider: LoggerProvider | None) -> None:
+        self._logger = get_logger(names.SCOPE, __version__, logger_provider=logger_provider)
+
+    def logger(self) -> Logger | None:
+        return self._logger
+
+
 class Events:
     """Emits events as log records of scope ``otel_memory``.
 
-    ``logger_provider`` defaults to the global one, whenever that is set. ``failed`` is called with
-    (part, error) when an event could not be handed over.
+    They go to ``logger_provider``, which defaults to the global one, whenever that is set, unless ``otlp`` is False;
+    and to each of ``sinks``. ``failed`` is called with (part, error) when an event could not be handed over.
     """
 
     def __init__(
-        self, logger_provider: LoggerProvider | None = None, failed: Callable[[str, BaseException], None] | None = None
+        self,
+        logger_provider: LoggerProvider | None = None,
+        failed: Callable[[str, BaseException], None] | None = None,
+        *,
+        otlp: bool = True,
+        sinks: Sequence[Sink] = (),
     ) -> None:
-        self._logger = get_logger(names.SCOPE, __version__, logger_provider=logger_provider)
+        self._sinks: tuple[Sink, ...] = (*((_Application(logger_provider),) if otlp else ()), *sinks)
         self._failed = failed
         self.emitted = 0
-        """Events handed to a provider."""
+        """Events that somebody took."""
 
     def emit(
         self,
@@ -74,29 +102,25 @@ class Events:
     ) -> bool:
         """Emit one event that happened at ``time_ns`` (since the epoch; now if not given).
 
-        Returns whether a provider took it. ``attributes`` are flat; long strings are cut to 512 characters.
+        Returns whether a provider took it. ``attributes`` are flat; long strings are cut to 512 characters, and one
+        that is None is left out.
         """
-        now_ns = time.time_ns()
-        try:
-            enabled = getattr(self._logger, "enabled", None)  # the API has it from 1.41 on
-            if enabled is not None and not enabled(severity_number=severity, event_name=event_name):
-                return False
-            self._logger.emit(
-                timestamp=now_ns if time_ns is None else time_ns,
-                observed_timestamp=now_ns,
-                context=_NO_SPAN,
-                severity_number=severity,
-                severity_text=severity.name,
-                body=_cut(body),
-                attributes={key: _cut(value) if isinstance(value, str) else value for key, value in attributes.items()},
-                event_name=event_name,
-            )
-        except Exception as error:  # a provider's fault must not reach the host
-            if self._failed is not None:
-                self._failed(PART, error)
-            return False
-        self.emitted += 1
-        return True
+        record: dict[str, Any] = {}
+        taken = False
+        for sink in self._sinks:
+            try:
+                logger = sink.logger()
+                enabled = getattr(logger, "enabled", None)  # the API has it from 1.41 on
+                if logger is None or not (enabled is None or enabled(severity_number=severity, event_name=event_name)):
+                    continue
+                record = record or _record(event_name, body, attributes, severity, time_ns)
+                logger.emit(**record)
+                taken = True
+            except Exception as error:  # a provider's fault must not reach the host
+                if self._failed is not None:
+                    self._failed(sink.part, error)
+        self.emitted += taken
+        return taken
 
     def threshold(self, crossing: Crossing, event_id: str, time_ns: int) -> bool:
         """Emit a crossing or recovery of a threshold; ``event_id`` is the same for both of one episode."""
@@ -121,6 +145,21 @@ class Events:
             attributes[names.THRESHOLD_PEAK] = float(crossing.peak)
             attributes[names.THRESHOLD_DURATION] = float(crossing.duration)
         return self.emit(name, describe(crossing), attributes, severity=severity, time_ns=time_ns)
+
+    def error(self, part: str, kind: str, message: str, time_ns: int) -> bool:
+        """Emit that ``part`` of the probe failed with an exception of type ``kind``."""
+        return self.emit(
+            names.EVENT_ERROR,
+            f"{part} failed: {kind}: {message}",
+            {
+                names.PROBE_PART: part,
+                names.EXCEPTION_TYPE: kind,
+                names.EXCEPTION_MESSAGE: message,
+                names.PROCESS_PID: os.getpid(),
+            },
+            severity=SeverityNumber.WARN,
+            time_ns=time_ns,
+        )
 
 
 # --- the way in for what runs with or without a probe ---------------------------------------------------------
@@ -155,6 +194,30 @@ def emit(
     attributes = {names.PROCESS_PID: os.getpid(), **attributes}
     taken = [sink.emit(event_name, body, attributes, severity=severity, time_ns=time_ns) for sink in _attached]
     return any(taken)
+
+
+def _record(
+    event_name: str,
+    body: str,
+    attributes: Mapping[str, AttributeValue],
+    severity: SeverityNumber,
+    time_ns: int | None,
+) -> dict[str, Any]:
+    now_ns = time.time_ns()
+    return {
+        "timestamp": now_ns if time_ns is None else time_ns,
+        "observed_timestamp": now_ns,
+        "context": _NO_SPAN,
+        "severity_number": severity,
+        "severity_text": severity.name,
+        "body": _cut(body),
+        "attributes": {
+            key: _cut(value) if isinstance(value, str) else value
+            for key, value in attributes.items()
+            if value is not None
+        },
+        "event_name": event_name,
+    }
 
 
 def describe(crossing: Crossing) -> str:

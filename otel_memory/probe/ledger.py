@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -36,6 +37,7 @@ class Ledger:
         self._lock = threading.RLock()
         self._failures: dict[str, int] = {}
         self._logged: dict[str, float] = {}
+        self._untold: deque[tuple[int, str, str, str]] = deque(maxlen=MAX_PARTS)
 
     def failed(self, part: str, error: BaseException) -> None:
         """Count one failure of ``part``, and log it unless that part was logged lately."""
@@ -48,6 +50,7 @@ class Ledger:
             if last is not None and now - last < LOG_EVERY_SECONDS:
                 return
             self._logged[part] = now
+        self._untold.append((time.time_ns(), part, type(error).__qualname__, str(error)))
         try:
             self._logger.warning(
                 "otel-memory: %s failed: %s: %s (the application is not affected; counted in %s, "
@@ -61,6 +64,13 @@ class Ledger:
             )
         except Exception:  # a logging handler of the host that raises must not hurt it
             return
+
+    def take_logged(self) -> list[tuple[int, str, str, str]]:
+        """What was logged since the last call: (ns since the epoch, part, type of the error, its message).
+
+        The bounded rest of what ``failed`` may not do itself, being called with locks held: tell it as an event.
+        """
+        return [self._untold.popleft() for _ in range(len(self._untold))]
 
     def watch(self, part: str, *, failures: Callable[[], int], drops: Callable[[], int]) -> None:
         """Report what ``part`` counts itself, because it must not lock: failures and drops so far in this process."""

@@ -21,7 +21,7 @@ from opentelemetry._logs import get_logger_provider
 from opentelemetry.metrics import Observation, get_meter, get_meter_provider
 
 from otel_memory import names
-from otel_memory.probe import contrib, events, operations, sdk_fork, sources
+from otel_memory.probe import contrib, events, operations, sdk_fork, sinks, sources
 from otel_memory.probe.background import Background
 from otel_memory.probe.events import Events
 from otel_memory.probe.feature import Feature, Surroundings
@@ -68,6 +68,7 @@ class Probe:
         self._sampler: Sampler | None = None
         self._ticker: Ticker | None = None
         self._events: Events | None = None
+        self._sinks: tuple[sinks.PrivateSink, ...] = ()
         self._background = Background(self.ledger)
         self._features: tuple[Feature, ...] = ()
         self._holds: dict[int, sdk_fork.Hold] = {}  # by thread, because several may fork at once
@@ -127,7 +128,11 @@ class Probe:
             undo((part, unregister))
         undo((PART, sources.observe_metrics(meter, gate, "probe", self._own_metrics())))
         if self._settings.events:
-            self._events = sink = Events(self._logger_provider, self.ledger.failed)
+            given = [provider for provider in (self._logger_provider, self._meter_provider) if provider is not None]
+            self._sinks = private = sinks.build(self._settings, given, self.ledger.failed)
+            undo(("events", lambda: sinks.close(private, self.ledger.failed)))
+            otlp = "otlp" in self._settings.events
+            self._events = sink = Events(self._logger_provider, self.ledger.failed, otlp=otlp, sinks=private)
             events.attach(sink)
             undo(("events", lambda: events.detach(sink)))
         if self._settings.operation_log:
@@ -169,6 +174,7 @@ class Probe:
             part, action = self._undo.pop()
             self.ledger.guard(part, action)
         self._events = None
+        self._sinks = ()
 
     def _start_sampling(self, parts: Parts) -> None:
         self._sampler = sampler = Sampler(
@@ -178,7 +184,7 @@ class Probe:
             self._tell,
             self.ledger,
             refresh=[*parts.refresh(), *((feature.part, feature.tick) for feature in self._features)],
-            drains=parts.drains(),
+            drains=[*parts.drains(), (PART, self._tell_errors)],
         )
         self._ticker = Ticker(sampler.tick, self._settings.interval_seconds)
         self._ticker.start()
@@ -189,6 +195,11 @@ class Probe:
             sink.threshold(crossing, event_id, time_ns)
         for feature in self._features:
             self.ledger.guard(feature.part, partial(feature.crossing, crossing))
+
+    def _tell_errors(self) -> None:
+        for time_ns, part, kind, message in self.ledger.take_logged():
+            if self._events is not None:
+                self._events.error(part, kind, message, time_ns)
 
     def _forget_sampling(self) -> None:
         # The sampler itself is kept: its counts are still asked for until the gate is closed.
@@ -217,6 +228,7 @@ class Probe:
         ticker, sampler = self._ticker, self._sampler
         if ticker is not None and sampler is not None and ticker.stop(STOP_SECONDS):
             sampler.tick(time.monotonic())
+        sinks.close(self._sinks, self.ledger.failed)
 
     # --- fork -----------------------------------------------------------------------------------------------
 
@@ -251,6 +263,8 @@ class Probe:
             return
         for part, reopen in parts.reopeners():
             self.ledger.guard(part, reopen)
+        for sink in self._sinks:
+            sink.after_fork()
         self._background.after_fork()
         for feature in self._features:
             self.ledger.guard(feature.part, feature.after_fork)

@@ -7,6 +7,7 @@ caller adds whose setting it was.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 
 from otel_memory.probe.rules import METRICS, combine, parse_rules
@@ -125,6 +126,15 @@ def share(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("expected a share such as 1% or 0.01")
     return parse_share(str(value))
+
+
+def file_template(value: object) -> str:
+    """A path in which ``{signal}`` and ``{pid}`` may stand."""
+    path = text(value)
+    wrong = [found for found in re.findall(r"\{[^{}]*\}", path) if found not in ("{signal}", "{pid}")]
+    if wrong:
+        raise ValueError(f"expected a path with no placeholder but {{signal}} and {{pid}}, not {wrong[0]}")
+    return path
 
 
 def text(value: object) -> str:

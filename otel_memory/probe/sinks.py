@@ -1,0 +1,255 @@
+"""Where events go besides the application's logger provider: a file, the console, each by a provider of our own.
+
+Owns those providers. Theirs is a queue that no application log shares, so none pushes an event out of it; the resource
+is the application's. Exporters are found by their entry points; the SDK is loaded only where a setting asks for one of
+these sinks.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import trace
+from opentelemetry._logs import get_logger_provider
+from opentelemetry.metrics import get_meter_provider
+
+from otel_memory import names
+from otel_memory.probe.config import SettingsError, descriptions, in_variables
+from otel_memory.version import __version__
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import Logger
+    from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
+    from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
+    from opentelemetry.sdk.resources import Resource
+
+    from otel_memory.probe.config import Settings
+
+EXPORTERS: Final[Mapping[str, str]] = {"file": "otlp_file"}
+"""Sink -> name of its exporter in the entry-point group ``opentelemetry_logs_exporter``."""
+
+CONSOLE: Final = "console"
+EXTRA: Final = "pip install 'otel-memory[otlp]'"
+CLOSE_SECONDS: Final = 1.0
+MAX_WAITING: Final = 512
+"""Events in the queue of a sink at most; past that the oldest goes."""
+
+_GROUP: Final = "opentelemetry_logs_exporter"
+_DELAY_MILLISECONDS: Final = 1000.0
+_MAX_BATCH: Final = 128
+
+Failed = Callable[[str, BaseException], None]
+
+
+class PrivateSink:
+    """One sink: a logger provider with one exporter, made when first needed or when its resource is known."""
+
+    def __init__(
+        self, name: str, make_exporter: Callable[[], Any], providers: Sequence[object], failed: Failed
+    ) -> None:
+        self.part = f"events.{name}"
+        self._make_exporter = make_exporter
+        self._providers = tuple(providers)
+        self._failed = failed
+        self._provider: LoggerProvider | None = None
+        self._logger: Logger | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+        if (resource := application_resource(self._providers)) is not None:
+            self._build(resource)
+
+    def logger(self) -> Logger | None:
+        """Where records go; None once it is closed."""
+        if self._logger is None and not self._closed:
+            from opentelemetry.sdk.resources import Resource
+
+            with self._lock:
+                if self._logger is None and not self._closed:
+                    self._build(application_resource(self._providers) or Resource.create())
+        return self._logger
+
+    def _build(self, resource: Resource) -> None:
+        from opentelemetry.sdk._logs import LoggerProvider
+        from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+
+        exporter: Any = _Counted(self._make_exporter(), self.part, self._failed)
+        provider = LoggerProvider(resource, shutdown_on_exit=False)
+        provider.add_log_record_processor(
+            BatchLogRecordProcessor(
+                exporter,
+                schedule_delay_millis=_DELAY_MILLISECONDS,
+                max_export_batch_size=_MAX_BATCH,
+                max_queue_size=MAX_WAITING,
+            )
+        )
+        self._provider = provider
+        self._logger = provider.get_logger(names.SCOPE, __version__)
+
+    def after_fork(self) -> None:
+        """In the child: the SDK has given the provider a thread, a queue and a resource of this process."""
+        self._lock = threading.Lock()
+
+    def start_closing(self) -> Callable[[float], bool]:
+        """Hand over what waits and end; returns what waits for that for some seconds and says whether it is done."""
+        with self._lock:
+            provider, self._provider, self._logger = self._provider, None, None
+            self._closed = True
+        if provider is None:
+            return lambda _seconds: True
+        # The SDK would wait 30 s for an exporter that hangs.
+        thread = threading.Thread(target=provider.shutdown, name=f"otel-memory-{self.part}", daemon=True)
+        thread.start()
+
+        def wait(seconds: float) -> bool:
+            thread.join(max(0.0, seconds))
+            return not thread.is_alive()
+
+        return wait
+
+
+def build(settings: Settings, providers: Sequence[object], failed: Failed) -> tuple[PrivateSink, ...]:
+    """The sinks that ``settings`` ask for, ``otlp`` apart.
+
+    ``providers`` are those that the application handed over; their resource comes first.
+
+    Raises:
+        SettingsError: what a sink needs is not installed.
+    """
+    wanted = [name for name in settings.events if name == CONSOLE or name in EXPORTERS]
+    return tuple(PrivateSink(name, _maker(name, settings), providers, failed) for name in wanted)
+
+
+def close(sinks: Iterable[PrivateSink], failed: Failed, timeout: float = CLOSE_SECONDS) -> None:
+    """Hand over what waits in each of them and end them all, within ``timeout`` seconds altogether. Never raises."""
+    waits = []
+    for sink in sinks:
+        try:
+            waits.append((sink, sink.start_closing()))
+        except Exception as error:  # no thread to be had at the very end of the interpreter
+            failed(sink.part, error)
+    deadline = time.monotonic() + timeout
+    for sink, wait in waits:
+        if not wait(deadline - time.monotonic()):
+            failed(sink.part, TimeoutError(f"its last events were not taken within {timeout:g} s"))
+
+
+def application_resource(providers: Sequence[object] = ()) -> Resource | None:
+    """The resource of the first SDK provider there is, ``providers`` before the global ones."""
+    from opentelemetry.sdk.resources import Resource
+
+    for provider in (*providers, get_logger_provider(), get_meter_provider(), trace.get_tracer_provider()):
+        for holder in (provider, getattr(provider, "_sdk_config", None)):  # a MeterProvider keeps it there
+            resource = getattr(holder, "resource", None)
+            if isinstance(resource, Resource):
+                return resource
+    return None
+
+
+def _maker(name: str, settings: Settings) -> Callable[[], Any]:
+    variable = descriptions()["events"].variable
+    if importlib.util.find_spec("opentelemetry.sdk") is None:
+        raise SettingsError(variable, name, f"needs the OpenTelemetry SDK: {EXTRA}")
+    if name == CONSOLE:
+        return ConsoleExporter
+    found = next(iter(entry_points(group=_GROUP, name=EXPORTERS[name])), None)
+    if found is None:
+        raise SettingsError(variable, name, f"the exporter {EXPORTERS[name]} is not installed: {EXTRA}")
+    try:
+        exporter: Any = found.load()
+    except ImportError as error:
+        raise SettingsError(variable, name, f"{error}: {EXTRA}") from None
+    # An exporter may have a form for events alone, which then gets the settings that arguments may have set.
+    for_events = getattr(exporter, "for_events", None)
+    return exporter if for_events is None else lambda: for_events(in_variables(settings))
+
+
+class _Counted:
+    """An exporter whose failures are counted; the SDK's processor drops what ``export`` returns."""
+
+    def __init__(self, exporter: LogRecordExporter, part: str, failed: Failed) -> None:
+        self._exporter = exporter
+        self._part = part
+        self._failed = failed
+
+    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
+        from opentelemetry.sdk._logs.export import LogRecordExportResult
+
+        try:
+            result = self._exporter.export(batch)
+        except Exception as error:
+            self._failed(self._part, error)
+            return LogRecordExportResult.FAILURE
+        if result is LogRecordExportResult.FAILURE:
+            why = getattr(self._exporter, "last_error", None)
+            self._failed(self._part, why or RuntimeError(f"{len(batch)} events were not taken"))
+        return result
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+
+class ConsoleExporter:
+    """One line of JSON an event to standard error, as it is at that moment."""
+
+    def __init__(self) -> None:
+        self.last_error: Exception | None = None
+
+    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
+        """Write them; FAILURE where standard error is closed, or nobody reads it any more."""
+        from opentelemetry.sdk._logs.export import LogRecordExportResult
+
+        try:
+            for record in batch:
+                _write_line(console_line(record))
+        except (OSError, ValueError, AttributeError) as error:
+            self.last_error = error.with_traceback(None)
+            return LogRecordExportResult.FAILURE
+        return LogRecordExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Nothing waits here."""
+        return True
+
+    def shutdown(self) -> None:
+        """Nothing is open."""
+
+
+def console_line(record: ReadableLogRecord) -> str:
+    """The event as flat JSON (``docs/events.schema.json``), with the newline at its end."""
+    event = record.log_record
+    at = datetime.fromtimestamp((event.timestamp or event.observed_timestamp or 0) / 1e9, UTC)
+    document = {
+        "timestamp": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "event_name": event.event_name,
+        "severity": event.severity_text,
+        "body": event.body,
+        "attributes": {
+            key: list(value) if isinstance(value, tuple) else value for key, value in (event.attributes or {}).items()
+        },
+    }
+    return json.dumps(document, separators=(",", ":"), default=str) + "\n"
+
+
+def _write_line(line: str) -> None:
+    stream = sys.stderr
+    if stream is not sys.__stderr__:
+        stream.write(line)
+        stream.flush()
+        return
+    # Past Python's buffer: a thread that hangs in it with the buffer's lock would abort the interpreter at its end.
+    stream.flush()
+    left = line.encode()
+    while left:
+        left = left[os.write(stream.fileno(), left) :]
