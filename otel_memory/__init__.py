@@ -11,17 +11,28 @@ from typing import TYPE_CHECKING
 from otel_memory.version import __version__
 
 if TYPE_CHECKING:
+    from otel_memory.probe.cleanup import CleanupResult as CleanupResult
+    from otel_memory.probe.cleanup import cleanup as cleanup
+    from otel_memory.probe.cleanup import cleanup_async as cleanup_async
     from otel_memory.probe.config import SettingsError as SettingsError
     from otel_memory.probe.errors import EvictionError as EvictionError
     from otel_memory.probe.errors import MemoryWatchError as MemoryWatchError
     from otel_memory.probe.errors import MonitoringError as MonitoringError
     from otel_memory.probe.errors import ThresholdError as ThresholdError
+    from otel_memory.probe.eviction import EvictionResult as EvictionResult
+    from otel_memory.probe.eviction import EvictorResult as EvictorResult
+    from otel_memory.probe.eviction import evict as evict
+    from otel_memory.probe.eviction import evict_async as evict_async
+    from otel_memory.probe.eviction import register_evictor as register_evictor
+    from otel_memory.probe.eviction import registered_evictors as registered_evictors
+    from otel_memory.probe.eviction import unregister_evictor as unregister_evictor
     from otel_memory.probe.instrumentor import MemoryInstrumentor as MemoryInstrumentor
     from otel_memory.probe.operations import MemoryTracker as MemoryTracker
     from otel_memory.probe.operations import monitor_memory as monitor_memory
     from otel_memory.probe.resource_monitor import MemorySnapshot as MemorySnapshot
     from otel_memory.probe.resource_monitor import ResourceMonitor as ResourceMonitor
     from otel_memory.probe.resource_monitor import format_bytes as format_bytes
+    from otel_memory.probe.structured_logger import StructuredLogger as StructuredLogger
     from otel_memory.probe.thresholds import Rule as Rule
 
 __all__ = [
@@ -32,7 +43,18 @@ __all__ = [
     "MemorySnapshot",
     "format_bytes",
     "Rule",
+    "StructuredLogger",
     "SettingsError",
+    "register_evictor",
+    "unregister_evictor",
+    "registered_evictors",
+    "evict",
+    "evict_async",
+    "EvictionResult",
+    "EvictorResult",
+    "cleanup",
+    "cleanup_async",
+    "CleanupResult",
     "MemoryWatchError",
     "ThresholdError",
     "EvictionError",
@@ -48,7 +70,18 @@ _HOMES = {
     "MemorySnapshot": "otel_memory.probe.resource_monitor",
     "format_bytes": "otel_memory.probe.resource_monitor",
     "Rule": "otel_memory.probe.thresholds",
+    "StructuredLogger": "otel_memory.probe.structured_logger",
     "SettingsError": "otel_memory.probe.config",
+    "register_evictor": "otel_memory.probe.eviction",
+    "unregister_evictor": "otel_memory.probe.eviction",
+    "registered_evictors": "otel_memory.probe.eviction",
+    "evict": "otel_memory.probe.eviction",
+    "evict_async": "otel_memory.probe.eviction",
+    "EvictionResult": "otel_memory.probe.eviction",
+    "EvictorResult": "otel_memory.probe.eviction",
+    "cleanup": "otel_memory.probe.cleanup",
+    "cleanup_async": "otel_memory.probe.cleanup",
+    "CleanupResult": "otel_memory.probe.cleanup",
     "MemoryWatchError": "otel_memory.probe.errors",
     "ThresholdError": "otel_memory.probe.errors",
     "EvictionError": "otel_memory.probe.errors",

@@ -70,6 +70,17 @@ EXCEPTION_MESSAGE: Final = "exception.message"
 HTTP_ROUTE: Final = "http.route"
 HTTP_REQUEST_METHOD: Final = "http.request.method"
 
+CONVENTIONAL_ATTRIBUTES: Final[dict[str, Literal["string", "int", "double", "boolean", "string[]"]]] = {
+    CPYTHON_GC_GENERATION: "int",
+    PROCESS_PID: "int",
+    SERVICE_NAME: "string",
+    SERVICE_VERSION: "string",
+    SERVICE_INSTANCE_ID: "string",
+    EXCEPTION_TYPE: "string",
+    EXCEPTION_MESSAGE: "string",
+}
+"""Type of each conventional attribute that an event has."""
+
 # --- attributes: our own -----------------------------------------------------------------------------------
 LIMIT_KIND: Final = "otel_memory.limit.kind"
 HEAP_KIND: Final = "otel_memory.heap.kind"
@@ -88,6 +99,8 @@ OPERATION_TRACED: Final = "otel_memory.operation.traced.delta"
 OPERATION_TRACED_PEAK: Final = "otel_memory.operation.traced.peak"
 PROBE_PART: Final = "otel_memory.probe.part"
 PROBE_VERSION: Final = "otel_memory.version"
+APPLICATION_COMPONENT: Final = "otel_memory.application.component"
+APPLICATION_EVENT_TYPE: Final = "otel_memory.application.event.type"
 EVENT_ID: Final = "otel_memory.event.id"
 THRESHOLD_NAME: Final = "otel_memory.threshold.name"
 THRESHOLD_METRIC: Final = "otel_memory.threshold.metric"
@@ -188,6 +201,8 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         Attribute(OPERATION_TRACED_PEAK, "int", "Highest Python bytes above the start that tracemalloc saw."),
         Attribute(PROBE_PART, "string", "Part of the probe that dropped or failed something."),
         Attribute(PROBE_VERSION, "string", "Version of otel-memory in the process."),
+        Attribute(APPLICATION_COMPONENT, "string", "Part of the application that tells the event."),
+        Attribute(APPLICATION_EVENT_TYPE, "string", "What happened, in the application's own word."),
         Attribute(EVENT_ID, "string", "The same for the crossing and the recovery of one episode."),
         Attribute(THRESHOLD_NAME, "string", "Name of the rule."),
         Attribute(THRESHOLD_METRIC, "string", "Metric that the rule reads."),
@@ -214,12 +229,10 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         Attribute(EVICTION_FREED_HEAP, "int", "Bytes in use by the allocators before, less those after."),
         Attribute(EVICTION_FREED_RSS, "int", "Resident bytes before, less those after."),
         Attribute(EVICTION_DURATION, "double", "Seconds that the eviction took."),
-        Attribute(
-            EVICTION_ENDED, "string", "Why it ended.", ("reached", "no_evictor_left", "useless", "stopped")
-        ),
+        Attribute(EVICTION_ENDED, "string", "Why it ended.", ("reached", "no_evictor_left", "useless", "stopped")),
         Attribute(EVICTION_REPORT, "string[]", "One line for each call of an evictor: name, outcome, bytes, seconds."),
         Attribute(CLEANUP_TRIGGER, "string", "What set the cleanup off.", ("manual", "periodic", "critical")),
-        Attribute(CLEANUP_AGGRESSIVE, "boolean", "Whether all evictors and generations were asked, and no step skipped."),
+        Attribute(CLEANUP_AGGRESSIVE, "boolean", "Whether every evictor and generation was asked, and no step skipped."),
         Attribute(CLEANUP_STEP, "string", "Step of the cleanup.", ("evict", "gc", "trim")),
         Attribute(CLEANUP_FREED_HEAP, "int", "Bytes in use by the allocators before the cleanup, less those after."),
         Attribute(CLEANUP_FREED_RSS, "int", "Resident bytes before the cleanup, less those after."),
@@ -468,6 +481,7 @@ METRICS: Final[dict[str, Metric]] = {
 # --- events ------------------------------------------------------------------------------------------------
 EVENT_THRESHOLD_CROSSED: Final = "otel_memory.threshold.crossed"
 EVENT_THRESHOLD_RECOVERED: Final = "otel_memory.threshold.recovered"
+EVENT_APPLICATION: Final = "otel_memory.application"
 EVENT_ERROR: Final = "otel_memory.error"
 EVENT_EVICTION: Final = "otel_memory.eviction"
 EVENT_CLEANUP: Final = "otel_memory.cleanup"
@@ -493,6 +507,12 @@ EVENTS: Final[dict[str, Event]] = {
             EVENT_THRESHOLD_RECOVERED,
             "A reading that was over the bound came back under it.",
             (*_THRESHOLD, THRESHOLD_PEAK, THRESHOLD_DURATION),
+        ),
+        Event(
+            EVENT_APPLICATION,
+            "An event of the application's own, told by StructuredLogger; its fields are attributes too.",
+            (APPLICATION_COMPONENT, APPLICATION_EVENT_TYPE, PROCESS_PID),
+            open=True,
         ),
         Event(
             EVENT_ERROR,

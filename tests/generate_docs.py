@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from otel_memory.analyzer.config import PREFIX as ANALYZER_PREFIX
 from otel_memory.analyzer.config import Settings as AnalyzerSettings
 from otel_memory.probe.config import descriptions
 from otel_memory.probe.thresholds import BUILT_IN
+from tests import event_schema
 
 ROOT = Path(__file__).parent.parent
 
@@ -115,7 +117,11 @@ def conventions() -> Iterator[str]:
     yield ""
     yield "## Events"
     yield ""
-    yield "Log records with an event name and flat attributes, in the scope `otel_memory`."
+    yield (
+        "Log records with an event name and flat attributes, in the scope `otel_memory`. "
+        "[events.schema.json](events.schema.json) has them as a JSON schema, for each line of the file and of the "
+        "console. An attribute is always there unless it says that it may be absent."
+    )
     for event in names.EVENTS.values():
         yield ""
         yield f"### `{event.name}`"
@@ -123,7 +129,12 @@ def conventions() -> Iterator[str]:
         yield event.description
         yield ""
         for name in event.attributes:
-            yield f"- `{name}`"
+            yield f"- `{name}`{' (may be absent)' if name in event.optional else ''}"
+
+
+def event_schema_page() -> Iterator[str]:
+    """docs/events.schema.json."""
+    yield json.dumps(event_schema.schema(), indent=1)
 
 
 def environment_variables() -> Iterator[str]:
@@ -145,6 +156,7 @@ def environment_variables() -> Iterator[str]:
 PAGES = {
     "docs/settings.md": settings,
     "docs/conventions.md": conventions,
+    "docs/events.schema.json": event_schema_page,
     "otel_memory/probe/environment_variables.py": environment_variables,
 }
 

@@ -28,6 +28,13 @@ OTEL_PYTHON_MEMORY_PRESSURE_LEVELS = "OTEL_PYTHON_MEMORY_PRESSURE_LEVELS"
 OTEL_PYTHON_MEMORY_OPERATION_LOG = "OTEL_PYTHON_MEMORY_OPERATION_LOG"
 """One log line for every call of a decorated operation, at level INFO. Default: false."""
 
+OTEL_PYTHON_MEMORY_CLEANUP = "OTEL_PYTHON_MEMORY_CLEANUP"
+"""When memory is cleaned up by itself: ``periodic`` (gently), ``critical`` (aggressively, when a critical
+threshold about memory is crossed), both with a comma, or ``none``. Default: none."""
+
+OTEL_PYTHON_MEMORY_CLEANUP_INTERVAL = "OTEL_PYTHON_MEMORY_CLEANUP_INTERVAL"
+"""Time between two periodic cleanups. Default: 600000."""
+
 OTEL_PYTHON_MEMORY_FILE_PATH = "OTEL_PYTHON_MEMORY_FILE_PATH"
 """File of the exporters ``otlp_file`` and of the events' sink ``file``; a folder takes the default name;
 ``{signal}`` (``metrics``, ``logs``, ``traces``, ``events``; put before the suffix where it is left out) and

@@ -44,8 +44,6 @@ MAX_WAITING: Final = 512
 """Events in the queue of a sink at most; past that the oldest goes."""
 
 _GROUP: Final = "opentelemetry_logs_exporter"
-_DELAY_MILLISECONDS: Final = 1000.0
-_MAX_BATCH: Final = 128
 
 Failed = Callable[[str, BaseException], None]
 
@@ -68,14 +66,21 @@ class PrivateSink:
             self._build(resource)
 
     def logger(self) -> Logger | None:
-        """Where records go; None once it is closed."""
-        if self._logger is None and not self._closed:
-            from opentelemetry.sdk.resources import Resource
+        """Where records go; None once it is closed, and for the moment in which another thread makes it."""
+        return self._logger or self._first_logger()
 
-            with self._lock:
-                if self._logger is None and not self._closed:
-                    self._build(application_resource(self._providers) or Resource.create())
-        return self._logger
+    def _first_logger(self) -> Logger | None:
+        from opentelemetry.sdk.resources import Resource
+
+        # Not waited for: a finalizer that emits may run on the very thread that is at it.
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            if self._logger is None and not self._closed:
+                self._build(application_resource(self._providers) or Resource.create())
+            return self._logger
+        finally:
+            self._lock.release()
 
     def _build(self, resource: Resource) -> None:
         from opentelemetry.sdk._logs import LoggerProvider
@@ -86,9 +91,9 @@ class PrivateSink:
         provider.add_log_record_processor(
             BatchLogRecordProcessor(
                 exporter,
-                schedule_delay_millis=_DELAY_MILLISECONDS,
-                max_export_batch_size=_MAX_BATCH,
                 max_queue_size=MAX_WAITING,
+                max_export_batch_size=1,  # at once: whoever goes over its limit may be killed within a second
+                schedule_delay_millis=1000,
             )
         )
         self._provider = provider
@@ -197,7 +202,7 @@ class _Counted:
         return self._exporter.force_flush(timeout_millis)
 
     def shutdown(self) -> None:
-        self._exporter.shutdown()
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 class ConsoleExporter:
@@ -213,7 +218,7 @@ class ConsoleExporter:
         try:
             for record in batch:
                 _write_line(console_line(record))
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             self.last_error = error.with_traceback(None)
             return LogRecordExportResult.FAILURE
         return LogRecordExportResult.SUCCESS
@@ -244,6 +249,8 @@ def console_line(record: ReadableLogRecord) -> str:
 
 def _write_line(line: str) -> None:
     stream = sys.stderr
+    if stream is None:
+        raise OSError("there is no standard error")
     if stream is not sys.__stderr__:
         stream.write(line)
         stream.flush()
