@@ -108,7 +108,9 @@ class Operation:
     traced_use: TracedUse | None = None
     task: object = None
     thread = 0
-    running: dict[int, int] | None = None
+    running: dict[int, Operation] | None = None
+    outer: Operation | None = None
+    """The section that was open on this thread when this one began, while this one is."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -120,7 +122,10 @@ class Operation:
             # Read before others can see this section: what they change from then on is about it.
             self.mark = table.latest_overlap
             self.running = running = table.running
-            running[thread] = running.get(thread, 0) + 1
+            outer = running.get(thread)
+            if outer is not None and outer is not self:
+                self.outer = outer
+            running[thread] = self
             if len(running) > 1:
                 self.overlap = True
                 table.latest_overlap = object()
@@ -150,18 +155,37 @@ class Operation:
             if self.mark is not table.latest_overlap:
                 self.overlap = True
             self.running = None
-            open_sections = running.get(self.thread, 1) - 1
-            if open_sections:
-                running[self.thread] = open_sections
-            else:
+            outer = self.outer
+            if outer is None and running.get(self.thread) is self:
                 running.pop(self.thread, None)
+            else:
+                self._step_out(running, outer)
+
+    def _step_out(self, running: dict[int, Operation], outer: Operation | None) -> None:
+        """Give the thread back to the section around this one: the nearest that is still open."""
+        self.outer = None
+        while outer is not None and outer.running is None:
+            outer = outer.outer
+        inner = running.get(self.thread)
+        if inner is self:
+            if outer is None:
+                running.pop(self.thread, None)
+            else:
+                running[self.thread] = outer
+            return
+        # One that began later is still open: a block in a generator ends whenever that one goes on.
+        while inner is not None and inner.outer is not self:
+            inner = inner.outer
+        if inner is not None:
+            inner.outer = outer
 
     def enter_block(self, table: OperationTable = TABLE) -> None:
         """A block that may await begins: it can't stand for its thread, where other tasks run meanwhile."""
         try:
             self.thread = _get_ident()
             self.task = current_task()
-            self.running = table.running  # not entered there: only to recognise a fork
+            self.running = running = table.running  # not entered there: only to recognise a fork
+            self.outer = running.get(self.thread)
             table.open_block(self)
             if self.options.extra:
                 self._begin_extra()
@@ -179,6 +203,7 @@ class Operation:
         finally:
             if self.options.extra:
                 self._end_extra(table)
+            self.outer = None
             table.close_block(self)
 
     def _read_end(self, ours: bool) -> None:
@@ -194,6 +219,11 @@ class Operation:
             self.delta += after - start
             self.after = after
             self.measured = True
+
+    def change(self, rss_bytes: int | None) -> int | None:
+        """Bytes that the run has changed the memory by so far, with ``rss_bytes`` resident now."""
+        start = self.start
+        return None if rss_bytes is None or start is None else self.delta + rss_bytes - start
 
     def _begin_extra(self) -> None:
         if self.options.trace_malloc:
@@ -291,3 +321,27 @@ class Operation:
             peak = format_bytes(self.traced_peak) if self.traced_peak is not None else "unknown"
             parts.append(f"Traced: {format_bytes(self.traced)} (Peak: {peak})")
         return " | ".join(parts)
+
+
+def current_operation(table: OperationTable = TABLE) -> Operation | None:
+    """The innermost tracked operation that runs here: on this thread, in this task. Takes no lock; some 0.2 µs."""
+    section = table.running.get(_get_ident())
+    if section is not None and section.running is None:
+        section = None
+    if table.blocks:
+        task = current_task()
+        for block in reversed(tuple(table.blocks)):
+            if isinstance(block, Operation) and block.task is task and (task is not None or _is_here(block)):
+                return block if section is None or _is_around(block.outer, section) else section
+    return section
+
+
+def _is_here(block: Operation) -> bool:
+    return block.thread == _get_ident()
+
+
+def _is_around(outer: Operation | None, section: Operation) -> bool:
+    """Whether ``section`` was open when a block began: it is ``outer``, or lies around that."""
+    while outer is not None and outer is not section:
+        outer = outer.outer
+    return outer is section

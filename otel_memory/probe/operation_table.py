@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry.metrics import Observation
 
@@ -77,8 +77,9 @@ class OperationTable:
         self._aggregates: dict[str, Aggregate] = {}
         self.overflowed = 0
         self.failed = 0
-        self.running: dict[int, int] = {}
-        """Open sections by thread. Replaced by a fork: a section that finds another one was begun by the parent."""
+        self.running: dict[int, Any] = {}
+        """The innermost open section (an ``Operation``) by thread. Replaced by a fork: a section that finds another one
+        was begun by the parent."""
         self.blocks: list[Block] = []
         self.latest_overlap: object = None
         """A new object whenever a section begins while another thread's is open: who is open then, overlaps."""

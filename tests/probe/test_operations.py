@@ -473,12 +473,12 @@ def test_a_section_that_another_thread_joins_while_it_begins_is_marked(
 
     main = threading.get_ident()
 
-    class Busy(dict[int, int]):
+    class Busy(dict[int, object]):
         """Somebody else begins and ends right after this thread has entered itself."""
 
-        def __setitem__(self, thread: int, sections: int) -> None:
-            super().__setitem__(thread, sections)
-            if thread == main and sections == 1:
+        def __setitem__(self, thread: int, section: object) -> None:
+            super().__setitem__(thread, section)
+            if thread == main:
                 other = threading.Thread(target=top_level, args=(1,))
                 other.start()
                 other.join()
