@@ -50,7 +50,12 @@ class LineWriter:
         self._clock = clock
         self._logged_at: float | None = None
         self._untold = 0
-        try:  # now and not later: a folder that vanishes may be a disk that is not mounted at the moment
+        self._pid = os.getpid()
+        self._make_folder()
+
+    def _make_folder(self) -> None:
+        # Once, and not when it is gone later: that may be a disk that is not mounted at the moment.
+        try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             self._failed(error)
@@ -62,6 +67,9 @@ class LineWriter:
 
     def write(self, encode: Callable[[], bytes]) -> bool:
         """Append the line that ``encode`` makes. Whether that went well."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._make_folder()
         try:
             RotatedFile(self.path, self._options.max_bytes, self._options.keep).append(encode())
         except Exception as error:

@@ -248,15 +248,14 @@ def console_line(record: ReadableLogRecord) -> str:
 
 
 def _write_line(line: str) -> None:
-    stream = sys.stderr
+    stream, own = sys.stderr, sys.__stderr__
     if stream is None:
         raise OSError("there is no standard error")
-    if stream is not sys.__stderr__:
+    if stream is not own or own is None:
         stream.write(line)
         stream.flush()
         return
     # Past Python's buffer: a thread that hangs in it with the buffer's lock would abort the interpreter at its end.
-    stream.flush()
     left = line.encode()
     while left:
-        left = left[os.write(stream.fileno(), left) :]
+        left = left[os.write(own.fileno(), left) :]
