@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from otel_memory.probe.cleanup import cleanup as cleanup
     from otel_memory.probe.cleanup import cleanup_async as cleanup_async
     from otel_memory.probe.config import SettingsError as SettingsError
+    from otel_memory.probe.diagnostics import DiagnosticRun as DiagnosticRun
+    from otel_memory.probe.diagnostics import diagnostic_gc_run as diagnostic_gc_run
+    from otel_memory.probe.diagnostics import diagnostic_gc_run_async as diagnostic_gc_run_async
     from otel_memory.probe.errors import EvictionError as EvictionError
     from otel_memory.probe.errors import MemoryWatchError as MemoryWatchError
     from otel_memory.probe.errors import MonitoringError as MonitoringError
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from otel_memory.probe.instrumentor import MemoryInstrumentor as MemoryInstrumentor
     from otel_memory.probe.operations import MemoryTracker as MemoryTracker
     from otel_memory.probe.operations import monitor_memory as monitor_memory
-    from otel_memory.probe.resource_monitor import MemorySnapshot as MemorySnapshot
+    from otel_memory.probe.resource_monitor import MemoryCapture as MemoryCapture
     from otel_memory.probe.resource_monitor import ResourceMonitor as ResourceMonitor
     from otel_memory.probe.resource_monitor import format_bytes as format_bytes
     from otel_memory.probe.structured_logger import StructuredLogger as StructuredLogger
@@ -40,7 +43,7 @@ __all__ = [
     "monitor_memory",
     "MemoryTracker",
     "ResourceMonitor",
-    "MemorySnapshot",
+    "MemoryCapture",
     "format_bytes",
     "Rule",
     "StructuredLogger",
@@ -55,6 +58,9 @@ __all__ = [
     "cleanup",
     "cleanup_async",
     "CleanupResult",
+    "diagnostic_gc_run",
+    "diagnostic_gc_run_async",
+    "DiagnosticRun",
     "MemoryWatchError",
     "ThresholdError",
     "EvictionError",
@@ -63,11 +69,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "diagnostic_gc_run": "otel_memory.probe.diagnostics",
+    "diagnostic_gc_run_async": "otel_memory.probe.diagnostics",
+    "DiagnosticRun": "otel_memory.probe.diagnostics",
     "MemoryInstrumentor": "otel_memory.probe.instrumentor",
     "monitor_memory": "otel_memory.probe.operations",
     "MemoryTracker": "otel_memory.probe.operations",
     "ResourceMonitor": "otel_memory.probe.resource_monitor",
-    "MemorySnapshot": "otel_memory.probe.resource_monitor",
+    "MemoryCapture": "otel_memory.probe.resource_monitor",
     "format_bytes": "otel_memory.probe.resource_monitor",
     "Rule": "otel_memory.probe.thresholds",
     "StructuredLogger": "otel_memory.probe.structured_logger",

@@ -146,6 +146,15 @@ CLEANUP_STEP_DURATION: Final = {
     "gc": "otel_memory.cleanup.gc.duration",
     "trim": "otel_memory.cleanup.trim.duration",
 }
+SNAPSHOT_STATUS: Final = "otel_memory.snapshot.status"
+SNAPSHOT_MEMORY: Final = "otel_memory.snapshot.memory"
+SNAPSHOT_UTILIZATION: Final = "otel_memory.snapshot.utilization"
+SNAPSHOT_PRESSURE: Final = "otel_memory.snapshot.pressure"
+SNAPSHOT_BLOCK_COUNT: Final = "otel_memory.snapshot.block.count"
+SNAPSHOT_GROWTH: Final = "otel_memory.snapshot.growth"
+SNAPSHOT_EVICTION_COUNT: Final = "otel_memory.snapshot.eviction.count"
+LOG_MEMORY_USAGE: Final = "otel_memory.log.memory.usage"
+LOG_MEMORY_DELTA: Final = "otel_memory.log.memory.delta"
 ALERT_ID: Final = "otel_memory.alert.id"
 ALERT_NAME: Final = "otel_memory.alert.name"
 ALERT_STATE: Final = "otel_memory.alert.state"
@@ -156,6 +165,25 @@ ALERT_GROWTH: Final = "otel_memory.alert.growth"
 ALERT_SCORE: Final = "otel_memory.alert.score"
 ALERT_TIME_TO_LIMIT: Final = "otel_memory.alert.time_to_limit"
 ALERT_SUSPECT: Final = "otel_memory.alert.suspect"
+DIAGNOSTIC_GC_REASON: Final = "otel_memory.diagnostic_gc.reason"
+DIAGNOSTIC_GC_COLLECTED_0: Final = "otel_memory.diagnostic_gc.generation0.collected"
+DIAGNOSTIC_GC_COLLECTED_1: Final = "otel_memory.diagnostic_gc.generation1.collected"
+DIAGNOSTIC_GC_COLLECTED_2: Final = "otel_memory.diagnostic_gc.generation2.collected"
+DIAGNOSTIC_GC_FREED: Final = "otel_memory.diagnostic_gc.freed"
+DIAGNOSTIC_GC_UNCOLLECTABLE: Final = "otel_memory.diagnostic_gc.uncollectable"
+DIAGNOSTIC_GC_CYCLES: Final = "otel_memory.diagnostic_gc.cycle.count"
+DIAGNOSTIC_GC_RSS_BEFORE: Final = "otel_memory.diagnostic_gc.rss.before"
+DIAGNOSTIC_GC_RSS_AFTER: Final = "otel_memory.diagnostic_gc.rss.after"
+DIAGNOSTIC_GC_HEAP_BEFORE: Final = "otel_memory.diagnostic_gc.heap.before"
+DIAGNOSTIC_GC_HEAP_AFTER: Final = "otel_memory.diagnostic_gc.heap.after"
+DIAGNOSTIC_GC_BLOCKS_BEFORE: Final = "otel_memory.diagnostic_gc.block.before"
+DIAGNOSTIC_GC_BLOCKS_AFTER: Final = "otel_memory.diagnostic_gc.block.after"
+DIAGNOSTIC_GC_DURATION: Final = "otel_memory.diagnostic_gc.duration"
+DIAGNOSTIC_GC_PAUSE: Final = "otel_memory.diagnostic_gc.pause"
+DIAGNOSTIC_GC_TYPES: Final = "otel_memory.diagnostic_gc.type"
+DIAGNOSTIC_GC_HOLDERS: Final = "otel_memory.diagnostic_gc.holder"
+DIAGNOSTIC_GC_CHAINS: Final = "otel_memory.diagnostic_gc.chain"
+DIAGNOSTIC_GC_INCOMPLETE: Final = "otel_memory.diagnostic_gc.incomplete"
 
 ATTRIBUTES: Final[dict[str, Attribute]] = {
     a.name: a
@@ -175,8 +203,8 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         Attribute(
             MEMORY_PART,
             "string",
-            "Part of the resident memory: handed out and kept by Python's allocator, the same of the C allocator, pages "
-            "of files, shared memory, stacks of threads, and what remains.",
+            "Part of the resident memory: handed out and kept by Python's allocator, the same of the C allocator, "
+            "pages of files, shared memory, stacks of threads, and what remains.",
             ("python_used", "python_free", "c_used", "c_free", "file", "shared", "stack", "other"),
         ),
         Attribute(ALLOCATOR, "string", "Whose memory: Python's allocator or that of the C library.", ("python", "c")),
@@ -258,6 +286,26 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
             Attribute(name, "double", f"Seconds that the step {step} took.")
             for step, name in CLEANUP_STEP_DURATION.items()
         ),
+        Attribute(
+            SNAPSHOT_STATUS,
+            "string",
+            "How well the process is, by use of the limit and growth.",
+            ("unknown", "healthy", "caution", "warning", "critical"),
+        ),
+        Attribute(SNAPSHOT_MEMORY, "int", "Resident bytes of the process."),
+        Attribute(SNAPSHOT_UTILIZATION, "double", "Share of the limit in use: 1 is all of it."),
+        Attribute(
+            SNAPSHOT_PRESSURE, "string", "Pressure level of that use.", ("low", "medium", "high", "critical")
+        ),
+        Attribute(SNAPSHOT_BLOCK_COUNT, "int", "Memory blocks that the Python allocator has handed out."),
+        Attribute(SNAPSHOT_GROWTH, "double", "Growth of resident memory in By/s over the last two minutes."),
+        Attribute(SNAPSHOT_EVICTION_COUNT, "int", "Calls of evictors since the process began."),
+        Attribute(LOG_MEMORY_USAGE, "int", "Resident bytes of the process when the log record was made."),
+        Attribute(
+            LOG_MEMORY_DELTA,
+            "int",
+            "Change of resident bytes from the beginning of the tracked operation to the log record; may be negative.",
+        ),
         Attribute(ALERT_ID, "string", "Identity of the alert: the same for the same cause."),
         Attribute(ALERT_NAME, "string", "Kind of alert.", ("memory_leak", "memory_limit_near")),
         Attribute(ALERT_STATE, "string", "State after the change.", ("pending", "firing", "resolved")),
@@ -268,6 +316,39 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         Attribute(ALERT_SCORE, "double", "Leak score (0 to 1) when the state changed."),
         Attribute(ALERT_TIME_TO_LIMIT, "double", "Estimated seconds to the limit when the state changed."),
         Attribute(ALERT_SUSPECT, "string", "First suspect, as kind:name."),
+        Attribute(
+            DIAGNOSTIC_GC_REASON, "string", "Why the diagnostic collection ran.", ("manual", "schedule", "growth")
+        ),
+        Attribute(DIAGNOSTIC_GC_COLLECTED_0, "int", "Unreachable objects found in generation 0."),
+        Attribute(DIAGNOSTIC_GC_COLLECTED_1, "int", "Unreachable objects found in generation 1."),
+        Attribute(DIAGNOSTIC_GC_COLLECTED_2, "int", "Unreachable objects found in generation 2."),
+        Attribute(DIAGNOSTIC_GC_FREED, "int", "Unreachable objects that the collector then freed."),
+        Attribute(DIAGNOSTIC_GC_UNCOLLECTABLE, "int", "Unreachable objects that it could not free."),
+        Attribute(DIAGNOSTIC_GC_CYCLES, "int", "Groups of objects that held one another, as far as was looked."),
+        Attribute(DIAGNOSTIC_GC_RSS_BEFORE, "int", "Resident bytes before."),
+        Attribute(DIAGNOSTIC_GC_RSS_AFTER, "int", "Resident bytes after."),
+        Attribute(
+            DIAGNOSTIC_GC_HEAP_BEFORE, "int", "Bytes in use in the C allocator before, without pymalloc's arenas."
+        ),
+        Attribute(DIAGNOSTIC_GC_HEAP_AFTER, "int", "Bytes in use in the C allocator after, without pymalloc's arenas."),
+        Attribute(DIAGNOSTIC_GC_BLOCKS_BEFORE, "int", "Blocks of Python's allocator in use before."),
+        Attribute(DIAGNOSTIC_GC_BLOCKS_AFTER, "int", "Blocks of Python's allocator in use after."),
+        Attribute(DIAGNOSTIC_GC_DURATION, "double", "Seconds from the beginning of the run to its end."),
+        Attribute(DIAGNOSTIC_GC_PAUSE, "double", "Seconds of the longest time that the program stood still."),
+        Attribute(
+            DIAGNOSTIC_GC_TYPES, "string[]", "Types of the unreachable objects with their counts, most frequent first."
+        ),
+        Attribute(
+            DIAGNOSTIC_GC_HOLDERS,
+            "string[]",
+            "How objects held others of their cycle, with counts, most frequent first.",
+        ),
+        Attribute(
+            DIAGNOSTIC_GC_CHAINS,
+            "string[]",
+            "Ways round sample cycles: types with attributes, keys and containers between them.",
+        ),
+        Attribute(DIAGNOSTIC_GC_INCOMPLETE, "string[]", "What a bound of time or number cut short."),
     )
 }
 
@@ -485,7 +566,9 @@ EVENT_APPLICATION: Final = "otel_memory.application"
 EVENT_ERROR: Final = "otel_memory.error"
 EVENT_EVICTION: Final = "otel_memory.eviction"
 EVENT_CLEANUP: Final = "otel_memory.cleanup"
+EVENT_SNAPSHOT: Final = "otel_memory.snapshot"
 EVENT_ALERT: Final = "otel_memory.alert.changed"
+EVENT_DIAGNOSTIC_GC: Final = "otel_memory.diagnostic_gc"
 
 _THRESHOLD = (
     EVENT_ID,
@@ -544,6 +627,37 @@ EVENTS: Final[dict[str, Event]] = {
                 *CLEANUP_STEP_FREED_HEAP.values(),
                 *CLEANUP_STEP_FREED_RSS.values(),
                 *CLEANUP_STEP_DURATION.values(),
+            ),
+        ),
+        Event(
+            EVENT_DIAGNOSTIC_GC,
+            "A diagnostic garbage collection ran: what it found, through what that hung together, what it freed.",
+            (
+                *(DIAGNOSTIC_GC_REASON, DIAGNOSTIC_GC_COLLECTED_0, DIAGNOSTIC_GC_COLLECTED_1),
+                *(DIAGNOSTIC_GC_COLLECTED_2, DIAGNOSTIC_GC_FREED, DIAGNOSTIC_GC_UNCOLLECTABLE, DIAGNOSTIC_GC_CYCLES),
+                *(DIAGNOSTIC_GC_RSS_BEFORE, DIAGNOSTIC_GC_RSS_AFTER, DIAGNOSTIC_GC_HEAP_BEFORE),
+                *(DIAGNOSTIC_GC_HEAP_AFTER, DIAGNOSTIC_GC_BLOCKS_BEFORE, DIAGNOSTIC_GC_BLOCKS_AFTER),
+                *(DIAGNOSTIC_GC_DURATION, DIAGNOSTIC_GC_PAUSE, DIAGNOSTIC_GC_TYPES, DIAGNOSTIC_GC_HOLDERS),
+                *(DIAGNOSTIC_GC_CHAINS, DIAGNOSTIC_GC_INCOMPLETE, PROCESS_PID),
+            ),
+            optional=(
+                *(DIAGNOSTIC_GC_RSS_BEFORE, DIAGNOSTIC_GC_RSS_AFTER, DIAGNOSTIC_GC_HEAP_BEFORE),
+                *(DIAGNOSTIC_GC_HEAP_AFTER, DIAGNOSTIC_GC_BLOCKS_BEFORE, DIAGNOSTIC_GC_BLOCKS_AFTER),
+                *(DIAGNOSTIC_GC_TYPES, DIAGNOSTIC_GC_HOLDERS, DIAGNOSTIC_GC_CHAINS, DIAGNOSTIC_GC_INCOMPLETE),
+            ),
+        ),
+        Event(
+            EVENT_SNAPSHOT,
+            "A snapshot of the process's memory.",
+            (
+                SNAPSHOT_STATUS,
+                SNAPSHOT_MEMORY,
+                SNAPSHOT_UTILIZATION,
+                SNAPSHOT_PRESSURE,
+                SNAPSHOT_BLOCK_COUNT,
+                SNAPSHOT_GROWTH,
+                SNAPSHOT_EVICTION_COUNT,
+                PROCESS_PID,
             ),
         ),
         Event(

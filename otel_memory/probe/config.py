@@ -107,6 +107,47 @@ class Settings:
     )
     file_keep: int = _setting(*("file_keep", 5, forms.whole(0, 1000), "5"), "rotated files kept beside the current one")
 
+    diagnostic_gc: float | str | None = _setting(
+        *("diagnostic_gc", None, forms.schedule_or_growth, "none"),
+        "when a diagnostic garbage collection runs by itself: a time between two (`10min`), `growth` (when a threshold "
+        "rule about the growth of memory is crossed), or `none`",
+    )
+    diagnostic_gc_file: str | None = _setting(
+        *("diagnostic_gc_file", None, forms.text, "none"),
+        "file to which every diagnostic run, also one called by hand, appends a line of JSON; at 4 MiB it becomes "
+        "`<name>.1`",
+    )
+
+    operations: tuple[str, ...] = _setting(
+        *("operations", (), forms.operations, "none"),
+        "functions to measure without touching the code, from when their modules are imported: "
+        "`package.module:function`, `package.module:Class.method`, `package.module:Class.*`, `package.module:*`",
+    )
+    live_objects: tuple[str, ...] = _setting(
+        *("live_objects", (), forms.classes, "none"),
+        "classes whose instances are counted: `package.module:Class`, with commas between them",
+    )
+    gpu: str = _setting(
+        *("gpu", "auto", forms.one_of("auto", "true", "false"), "auto"),
+        "memory of graphics processors: `auto` (where the application has loaded torch), `true` (by the driver, torch "
+        "or not), `false`",
+    )
+    snapshot_interval_seconds: float = _setting(
+        *("snapshot_interval", 30.0, forms.interval(0.1, 86400), "30000"),
+        "time between two snapshots; no shorter than the interval",
+    )
+    snapshots: int = _setting(
+        *("snapshots", 2880, forms.or_none(forms.whole(0, 100_000), 0), "2880"),
+        "snapshots that are kept (2880 at 30 s are a day, in 144 kB); `0` or `none` takes none",
+    )
+    snapshot_events: bool = _setting(
+        *("snapshot_events", False, forms.flag, "false"), "one event `otel_memory.snapshot` for each snapshot"
+    )
+    log_enrichment: bool = _setting(
+        *("log_enrichment", False, forms.flag, "false"),
+        "memory, change, operation and trace id on the records of the application's loggers",
+    )
+
     @classmethod
     def load(cls, environ: Mapping[str, str], **arguments: Any) -> Settings:
         """Settings from ``environ`` and ``arguments`` (named as :class:`Configuration`'s fields; None is "not given").

@@ -45,3 +45,36 @@ OTEL_PYTHON_MEMORY_FILE_MAX_BYTES = "OTEL_PYTHON_MEMORY_FILE_MAX_BYTES"
 
 OTEL_PYTHON_MEMORY_FILE_KEEP = "OTEL_PYTHON_MEMORY_FILE_KEEP"
 """Rotated files kept beside the current one. Default: 5."""
+
+OTEL_PYTHON_MEMORY_DIAGNOSTIC_GC = "OTEL_PYTHON_MEMORY_DIAGNOSTIC_GC"
+"""When a diagnostic garbage collection runs by itself: a time between two (``10min``), ``growth`` (when a
+threshold rule about the growth of memory is crossed), or ``none``. Default: none."""
+
+OTEL_PYTHON_MEMORY_DIAGNOSTIC_GC_FILE = "OTEL_PYTHON_MEMORY_DIAGNOSTIC_GC_FILE"
+"""File to which every diagnostic run, also one called by hand, appends a line of JSON; at 4 MiB it becomes
+``<name>.1``. Default: none."""
+
+OTEL_PYTHON_MEMORY_OPERATIONS = "OTEL_PYTHON_MEMORY_OPERATIONS"
+"""Functions to measure without touching the code, from when their modules are imported:
+``package.module:function``, ``package.module:Class.method``, ``package.module:Class.*``,
+``package.module:*``. Default: none."""
+
+OTEL_PYTHON_MEMORY_LIVE_OBJECTS = "OTEL_PYTHON_MEMORY_LIVE_OBJECTS"
+"""Classes whose instances are counted: ``package.module:Class``, with commas between them. Default: none."""
+
+OTEL_PYTHON_MEMORY_GPU = "OTEL_PYTHON_MEMORY_GPU"
+"""Memory of graphics processors: ``auto`` (where the application has loaded torch), ``true`` (by the driver,
+torch or not), ``false``. Default: auto."""
+
+OTEL_PYTHON_MEMORY_SNAPSHOT_INTERVAL = "OTEL_PYTHON_MEMORY_SNAPSHOT_INTERVAL"
+"""Time between two snapshots; no shorter than the interval. Default: 30000."""
+
+OTEL_PYTHON_MEMORY_SNAPSHOTS = "OTEL_PYTHON_MEMORY_SNAPSHOTS"
+"""Snapshots that are kept (2880 at 30 s are a day, in 144 kB); ``0`` or ``none`` takes none. Default:
+2880."""
+
+OTEL_PYTHON_MEMORY_SNAPSHOT_EVENTS = "OTEL_PYTHON_MEMORY_SNAPSHOT_EVENTS"
+"""One event ``otel_memory.snapshot`` for each snapshot. Default: false."""
+
+OTEL_PYTHON_MEMORY_LOG_ENRICHMENT = "OTEL_PYTHON_MEMORY_LOG_ENRICHMENT"
+"""Memory, change, operation and trace id on the records of the application's loggers. Default: false."""

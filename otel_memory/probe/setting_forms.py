@@ -121,6 +121,17 @@ def whole(least: int, most: int) -> Callable[[object], int]:
     return convert
 
 
+def or_none(convert: Callable[[object], int], none: int) -> Callable[[object], int]:
+    """What ``convert`` takes; and ``none``, which means the number ``none``."""
+
+    def with_none(value: object) -> int:
+        if isinstance(value, str) and value.strip().lower() == "none":
+            return none
+        return convert(value)
+
+    return with_none
+
+
 def share(value: object) -> float:
     """0 < share <= 1, as ``1%`` or ``0.01``."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -142,3 +153,49 @@ def text(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("expected a text")
     return value.strip()
+
+
+def operations(value: object) -> tuple[str, ...]:
+    """Names of functions: ``package.module:function``, ``…:Class.method``, ``…:Class.*``, ``…:*``."""
+    return _in_modules(value, patterns=True)
+
+
+def classes(value: object) -> tuple[str, ...]:
+    """Names of classes: ``package.module:Class``."""
+    return _in_modules(value, patterns=False)
+
+
+def _in_modules(value: object, *, patterns: bool) -> tuple[str, ...]:
+    expected = "package.module:function, package.module:Class.* or package.module:*" if patterns else "module:Class"
+    found = names(value)
+    for name in found:
+        module, _, path = name.partition(":")
+        *outer, last = path.split(".")
+        if patterns:
+            last = last.replace("*", "_")
+        if not all(part.isidentifier() for part in (*module.split("."), *outer, last)):
+            raise ValueError(f"expected names of the form {expected} with commas between them, not {name!r}")
+    return found
+
+
+def schedule_or_growth(value: object) -> float | str | None:
+    """Seconds between two runs (1 s to a day), ``growth``, or ``none``."""
+    word = value.strip().lower() if isinstance(value, str) else value
+    if word in ("none", "growth"):
+        return "growth" if word == "growth" else None
+    try:
+        return float(interval(1, 86400)(value))
+    except ValueError as error:
+        raise ValueError(f"{error}, or growth, or none") from None
+
+
+def one_of(*allowed: str) -> Callable[[object], str]:
+    """One of a few words; a YAML file's true and false are such words, too."""
+
+    def convert(value: object) -> str:
+        word = str(value).strip().lower()
+        if word not in allowed:
+            raise ValueError(f"expected {', '.join(allowed[:-1])} or {allowed[-1]}")
+        return word
+
+    return convert

@@ -1,0 +1,222 @@
+"""Collects cyclic garbage and hands it out before it is freed, leaving the collector's flags and list as they were.
+
+Owns the time in which ``gc.DEBUG_SAVEALL`` is set: one run of the process at a time, undone in whatever way it ends,
+and in a child that was forked in the middle. The program's code runs here as in any collection: weak references are
+cleared and their callbacks called, then ``__del__`` and the like, once; only the freeing comes later.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from otel_memory.probe.errors import MonitoringError
+
+SAVE_ALL: Final = gc.DEBUG_SAVEALL
+GENERATIONS: Final = (0, 1, 2)
+OTHERS_SECONDS: Final = 5.0
+"""How long another thread's collection is waited for."""
+FORK_WAIT_SECONDS: Final = 0.2
+_POLL_SECONDS: Final = 0.005
+
+
+class Claim:
+    """One run's hold on the collector; ``thread`` is the one that runs."""
+
+    __slots__ = ("thread",)
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
+    def take(self, wait_seconds: float) -> None:
+        """Wait until no other run has it.
+
+        Raises:
+            MonitoringError: this thread has it already, or others have had it for ``wait_seconds``.
+        """
+        deadline = time.monotonic() + wait_seconds
+        # One atomic step that says whose it is: an exception that comes from outside finds no moment in between.
+        while (holder := _claims.setdefault("run", self)) is not self:
+            if holder.thread == self.thread:
+                raise MonitoringError(
+                    "diagnostic_gc_run() was called by code that a diagnostic run is running (a finalizer or a "
+                    "callback of the collector): call it from elsewhere"
+                )
+            if time.monotonic() >= deadline:
+                raise MonitoringError(
+                    f"another diagnostic_gc_run() has been under way for {wait_seconds:g} s: "
+                    "try again later, or with a longer wait_seconds="
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def release(self) -> None:
+        """Give it back if it is held."""
+        if _claims.get("run") is self:
+            del _claims["run"]
+
+
+_claims: dict[str, Claim] = {}
+
+
+class Phase(NamedTuple):
+    """One collection: ``objects`` found by it, ``seconds`` the program stood still."""
+
+    objects: int
+    seconds: float
+
+
+class _Window(NamedTuple):
+    """What has to be undone: the flags as found, the list of garbage, its length as found."""
+
+    thread: int
+    flags: int
+    garbage: list[Any]
+    mark: int
+
+
+_open: _Window | None = None
+
+
+class _Canary:
+    """Garbage of our own: shows which list the collector puts its finds into."""
+
+    __slots__ = ("itself",)
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def find() -> tuple[list[Any], tuple[Phase, ...]]:
+    """Collect each generation, youngest first. Returns the garbage, alive, and what each collection found.
+
+    To be called by the holder of the claim, who drops the list before ``free()``.
+
+    Raises:
+        MonitoringError: another thread is collecting, and goes on.
+    """
+    global _open
+    phases: list[Phase] = []
+    found: list[Any] = []
+    garbage = gc.garbage
+    flags = gc.get_debug()
+    mark = len(garbage)
+    whole = False
+    # Every step of the undoing stands in a finally of its own and is written out here: between a call into C and the
+    # next no exception from outside (Ctrl-C, a timeout) can come, between two calls of ours it can. Twice, for one
+    # that comes in the middle of the undoing.
+    try:
+        try:
+            _open = _Window(threading.get_ident(), flags, garbage, mark)
+            gc.set_debug(gc.get_debug() | SAVE_ALL)
+            _Canary()
+            phase = _collect(0)
+            if not any(type(thing) is _Canary for thing in garbage[mark:]):
+                garbage, mark = _list_of_the_collector(phase.objects)
+                _open = _Window(threading.get_ident(), flags, garbage, mark)
+            # Counted in the list: a collection that starts by itself in between puts its finds there, too.
+            phases.append(phase._replace(objects=len(garbage) - mark - 1))
+            for generation in GENERATIONS[1:]:
+                size = len(garbage)
+                phase = _collect(generation)
+                phases.append(phase._replace(objects=max(0, len(garbage) - size)))
+            whole = True
+        finally:
+            try:
+                gc.set_debug(gc.get_debug() & ~SAVE_ALL | flags & SAVE_ALL)
+            finally:
+                try:
+                    found += garbage[mark:]
+                finally:
+                    del garbage[mark:]
+    finally:
+        try:
+            gc.set_debug(gc.get_debug() & ~SAVE_ALL | flags & SAVE_ALL)
+        finally:
+            del garbage[mark:]
+            _open = None
+            if not whole:
+                found.clear()  # or a kept traceback would keep them
+    found = [thing for thing in found if type(thing) is not _Canary]
+    return found, tuple(phases)
+
+
+def free() -> tuple[Phase, int]:
+    """Collect once more, so that what was found and let go of is freed. Returns that, and how much can't be freed.
+
+    Also where the program itself has ``DEBUG_SAVEALL`` set, which is set again afterwards.
+    """
+    flags = gc.get_debug()
+    before = gc.get_stats()[-1]["uncollectable"]
+    try:
+        try:
+            gc.set_debug(gc.get_debug() & ~SAVE_ALL)
+            phase = _collect(2)
+        finally:
+            gc.set_debug(gc.get_debug() & ~SAVE_ALL | flags & SAVE_ALL)
+    finally:
+        gc.set_debug(gc.get_debug() & ~SAVE_ALL | flags & SAVE_ALL)
+    return phase, gc.get_stats()[-1]["uncollectable"] - before
+
+
+def _collect(generation: int, clock: Callable[[], float] = time.perf_counter) -> Phase:
+    """``gc.collect``, which does nothing while another thread's collection waits for a finalizer: then once more."""
+    deadline = time.monotonic() + OTHERS_SECONDS
+    while True:
+        before = gc.get_stats()[generation]["collections"]
+        began = clock()
+        objects = gc.collect(generation)
+        seconds = clock() - began
+        if gc.get_stats()[generation]["collections"] > before:
+            return Phase(objects, seconds)
+        if time.monotonic() >= deadline:
+            raise MonitoringError(
+                f"another thread's garbage collection has not ended within {OTHERS_SECONDS:g} s (a finalizer or a "
+                "callback of the collector hangs), so that this process can't collect at all"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _list_of_the_collector(objects: int) -> tuple[list[Any], int]:
+    """The list that the collector fills, where the program has bound ``gc.garbage`` to another one.
+
+    Also its length before the last ``objects``, the canary among them, were put there.
+    """
+    canaries = [thing for thing in gc.get_objects() if type(thing) is _Canary]
+    for holder in gc.get_referrers(*canaries):
+        if type(holder) is list and holder is not canaries:
+            canary_at = next(number for number, thing in enumerate(holder) if type(thing) is _Canary)
+            return holder, max(0, min(len(holder) - objects, canary_at))
+    raise MonitoringError("gc.garbage is not the list that the collector fills: undo what replaced it")
+
+
+# --- fork -----------------------------------------------------------------------------------------------------------
+
+
+def _before_fork() -> None:
+    """Let a window of another thread close, so that the child isn't born in the middle of a collection."""
+    deadline = time.monotonic() + FORK_WAIT_SECONDS
+    while (window := _open) is not None and window.thread != threading.get_ident():
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _after_fork_in_child() -> None:
+    """The thread that was to undo it is not here. Where it is (a finalizer that forks), it does."""
+    global _open
+    window, mine = _open, threading.get_ident()
+    if window is not None and window.thread != mine:
+        _open = None
+        gc.set_debug(gc.get_debug() & ~SAVE_ALL | window.flags & SAVE_ALL)
+        del window.garbage[window.mark :]
+    holder = _claims.get("run")
+    if holder is not None and holder.thread != mine:
+        _claims.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
