@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Final
 
 MODE: Final = 0o600
-LOCK_SECONDS: Final = 1.0
-"""How long to wait for another process that writes."""
+LOCK_SECONDS: Final = 2.0
+"""How long to wait for other processes that write."""
 
-_LOCK_POLL_SECONDS: Final = 0.005
-_MAX_REOPENS: Final = 20
+_LOCK_POLL_SECONDS: Final = 0.002
 # Neither a symbolic link that somebody else put there is followed, nor does opening a named pipe wait for a reader.
 _FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -37,25 +36,26 @@ class RotatedFile:
 
         Raises:
             OSError: it could not be written: no space, no folder, no permission, not a regular file, too long a line,
-                another process held the file for longer than a second.
+                other processes held the file for longer than two seconds.
         """
         if len(line) > self.max_bytes:
             raise OSError(f"a line of {len(line)} bytes is longer than a file may be, which is {self.max_bytes}")
-        for _ in range(_MAX_REOPENS):
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
             descriptor = os.open(self.path, _FLAGS, MODE)
             try:
-                if self._append(descriptor, line):
+                if self._append(descriptor, line, deadline):
                     return
             finally:
-                _unlock(descriptor)
+                # Said, not left to close(): a child forked just now has the same open file.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
                 os.close(descriptor)
-        raise OSError(f"others rotate {self.path} faster than this process can write")
 
-    def _append(self, descriptor: int, line: bytes) -> bool:
+    def _append(self, descriptor: int, line: bytes, deadline: float) -> bool:
         """Whether ``line`` stands in the file now; False if the file has to be opened again."""
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(f"{self.path} is not a regular file")
-        _lock(descriptor)
+        _lock(descriptor, deadline)
         found = os.fstat(descriptor)
         if not self._is_current(found):
             return False  # another process rotated it while this one waited
@@ -82,11 +82,11 @@ class RotatedFile:
 
     def _rotate(self) -> None:
         # The file itself goes last: from then on another process may make the next one.
-        for number in range(self.keep - 1, 0, -1):
-            try:
-                os.replace(self._numbered(number), self._numbered(number + 1))
-            except FileNotFoundError:
-                continue
+        taken = 0
+        while taken < self.keep - 1 and os.path.lexists(self._numbered(taken + 1)):
+            taken += 1
+        for number in range(taken, 0, -1):
+            os.replace(self._numbered(number), self._numbered(number + 1))
         if self.keep:
             os.replace(self.path, self._numbered(1))
         else:
@@ -96,19 +96,13 @@ class RotatedFile:
         return f"{self.path}.{number}"
 
 
-def _lock(descriptor: int) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
+def _lock(descriptor: int, deadline: float) -> None:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                raise TimeoutError("another process holds the file") from None
+                raise TimeoutError("other processes hold the file") from None
             time.sleep(_LOCK_POLL_SECONDS)
         else:
             return
-
-
-def _unlock(descriptor: int) -> None:
-    # Said, not left to close(): a child forked just now has the same open file.
-    fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -53,7 +53,7 @@ def metrics_into(folder: Path, tracing: TracerProvider, **environ: str) -> Path:
     provider = MeterProvider([reader], resource=RESOURCE, shutdown_on_exit=False)
     meter = provider.get_meter("test")
     meter.create_observable_up_down_counter("process.memory.usage", callbacks=[lambda _: [Observation(2**60)]])
-    meter.create_observable_gauge("ratio", callbacks=[lambda _: [Observation(float("inf"))]])
+    meter.create_observable_gauge("ratio", callbacks=[lambda _: [Observation(0.25)]])
     counter, histogram = meter.create_counter("calls"), meter.create_histogram("pause", unit="s")
     with trace.use_span(tracing.get_tracer("t").start_span("request")):
         counter.add(1, {"traceId": "a user's own key", "odd": 'ä\u2028"\n'})
@@ -82,7 +82,7 @@ def test_metrics_have_the_form_that_otlp_demands(tmp_path: Path, tracing: Tracer
     (exemplar,) = point["exemplars"]
     assert (len(bytes.fromhex(exemplar["traceId"])), len(bytes.fromhex(exemplar["spanId"]))) == (16, 8)
     assert (found["pause"]["histogram"]["dataPoints"][0]["count"], found["pause"]["unit"]) == ("1", "s")
-    assert found["ratio"]["gauge"]["dataPoints"][0]["asDouble"] == "Infinity"
+    assert found["ratio"]["gauge"]["dataPoints"][0]["asDouble"] == 0.25
     assert by_name(second)["calls"]["sum"]["dataPoints"][0]["asInt"] == "2"
 
 
@@ -118,7 +118,7 @@ def test_log_records_keep_their_event_name_and_the_span_they_belong_to(tmp_path:
             event_name="otel_memory.error",
             severity_number=SeverityNumber.WARN,
             body="b",
-            attributes={"n": 1, "list": ["a"], "raw": b"\xff"},
+            attributes={"n": 1, "list": ["a"], "raw": b"\xff", "odd": float("inf")},
         )
     provider.shutdown()
     path = tmp_path / "otel-memory-logs.jsonl"
@@ -128,6 +128,7 @@ def test_log_records_keep_their_event_name_and_the_span_they_belong_to(tmp_path:
     assert record["spanId"] == trace.format_span_id(span.get_span_context().span_id)
     assert (record["timeUnixNano"], record["severityNumber"]) == (str(2**60), 13)
     values = {pair["key"]: pair["value"] for pair in record["attributes"]}
+    assert values["odd"] == {"doubleValue": "Infinity"}
     assert values["raw"] == {"bytesValue": "/w=="}, "bytes stay base64"
     ((event,),) = [payload.events for payload in decode(path.read_bytes(), "logs", "json").payloads]
     assert (event.name, event.attributes["n"]) == ("otel_memory.error", 1)
