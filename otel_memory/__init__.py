@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from otel_memory.probe.resource_monitor import ResourceMonitor as ResourceMonitor
     from otel_memory.probe.resource_monitor import format_bytes as format_bytes
     from otel_memory.probe.structured_logger import StructuredLogger as StructuredLogger
+    from otel_memory.probe.run_time_rules import add_rule as add_rule
+    from otel_memory.probe.run_time_rules import remove_rule as remove_rule
+    from otel_memory.probe.sources.breakdown import Breakdown as Breakdown
+    from otel_memory.probe.sources.breakdown import memory_breakdown as memory_breakdown
     from otel_memory.probe.thresholds import Rule as Rule
 
 __all__ = [
@@ -46,6 +50,8 @@ __all__ = [
     "MemoryCapture",
     "format_bytes",
     "Rule",
+    "add_rule",
+    "remove_rule",
     "StructuredLogger",
     "SettingsError",
     "register_evictor",
@@ -61,6 +67,8 @@ __all__ = [
     "diagnostic_gc_run",
     "diagnostic_gc_run_async",
     "DiagnosticRun",
+    "memory_breakdown",
+    "Breakdown",
     "MemoryWatchError",
     "ThresholdError",
     "EvictionError",
@@ -79,6 +87,8 @@ _HOMES = {
     "MemoryCapture": "otel_memory.probe.resource_monitor",
     "format_bytes": "otel_memory.probe.resource_monitor",
     "Rule": "otel_memory.probe.thresholds",
+    "add_rule": "otel_memory.probe.run_time_rules",
+    "remove_rule": "otel_memory.probe.run_time_rules",
     "StructuredLogger": "otel_memory.probe.structured_logger",
     "SettingsError": "otel_memory.probe.config",
     "register_evictor": "otel_memory.probe.eviction",
@@ -91,6 +101,8 @@ _HOMES = {
     "cleanup": "otel_memory.probe.cleanup",
     "cleanup_async": "otel_memory.probe.cleanup",
     "CleanupResult": "otel_memory.probe.cleanup",
+    "memory_breakdown": "otel_memory.probe.sources.breakdown",
+    "Breakdown": "otel_memory.probe.sources.breakdown",
     "MemoryWatchError": "otel_memory.probe.errors",
     "ThresholdError": "otel_memory.probe.errors",
     "EvictionError": "otel_memory.probe.errors",
