@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from otel_memory.probe import setting_forms as forms
+from otel_memory.probe.rules import Given, combine, judgeable
 from otel_memory.probe.thresholds import BUILT_IN, Rule
 
 PREFIX: Final = "OTEL_PYTHON_MEMORY_"
@@ -73,6 +74,11 @@ class Settings:
     rules: tuple[Rule, ...] = _setting(
         *("thresholds", BUILT_IN, forms.rules, "the built-in rules"),
         "threshold rules, see below; `none` switches the built-in ones off",
+    )
+    rules_file: Given = _setting(
+        *("thresholds_file", Given(), forms.rules_file, "none"),
+        "file of threshold rules, one a line, `#` begins a comment; a rule of `THRESHOLDS` takes the place of one that "
+        "bears its name here",
     )
     events: tuple[str, ...] = _setting(
         *("events", ("otlp",), forms.choices(("otlp", "file", "console")), "otlp"),
@@ -147,10 +153,22 @@ class Settings:
         *("log_enrichment", False, forms.flag, "false"),
         "memory, change, operation and trace id on the records of the application's loggers",
     )
+    packages: bool = _setting(
+        *("packages", False, forms.flag, "false"),
+        "what each import costs from here on, and live bytes by package while tracemalloc is on",
+    )
+    packages_interval_seconds: float = _setting(
+        *("packages_interval", 30.0, forms.interval(0.1, 86400), "30000"),
+        "time between two measurements of all packages",
+    )
+    packages_live_blocks: int = _setting(
+        *("packages_live_blocks", 300_000, forms.whole(0, 100_000_000), "300000"),
+        "traced blocks above which live bytes by package are not measured (a snapshot stops the program 0.25 µs each)",
+    )
 
     @classmethod
     def load(cls, environ: Mapping[str, str], **arguments: Any) -> Settings:
-        """Settings from ``environ`` and ``arguments`` (named as :class:`Configuration`'s fields; None is "not given").
+        """Settings from ``environ`` and ``arguments`` (by the settings' keys; None is "not given").
 
         Raises:
             SettingsError: a value is not valid, or an argument is not known.
@@ -180,7 +198,11 @@ class Settings:
             raise SettingsError(
                 *written["slow_interval_seconds"], f"expected at least the interval, which is {interval:g} s"
             )
-        return cls(**found)
+        try:
+            rules = combine(found.get("rules_file", Given()), found.get("rules", Given()))
+        except ValueError as error:
+            raise SettingsError(*written.get("rules", written.get("rules_file", ("", ""))), str(error)) from None
+        return cls(**{**found, "rules": tuple(judgeable(rule, interval) for rule in rules)})
 
 
 def _by_field() -> dict[str, Description]:
@@ -199,15 +221,6 @@ def in_variables(settings: Settings) -> dict[str, str]:
         for name, description in _by_field().items()
         if isinstance(value := getattr(settings, name), str | int) and not isinstance(value, bool)
     }
-
-
-Configuration = make_dataclass("Configuration", [(key, Any, None) for key in descriptions()])
-Configuration.__module__ = __name__
-Configuration.__doc__ = """What declarative configuration may set under
-``instrumentation/development: python: otel_memory:``.
-
-Each key has the meaning and the forms of the variable ``OTEL_PYTHON_MEMORY_<KEY>``; one left out falls back to it.
-"""
 
 
 def unknown_variables(environ: Iterable[str]) -> list[str]:

@@ -18,6 +18,10 @@ resource limit and the host's memory counts. Default: none."""
 OTEL_PYTHON_MEMORY_THRESHOLDS = "OTEL_PYTHON_MEMORY_THRESHOLDS"
 """Threshold rules, see below; ``none`` switches the built-in ones off. Default: the built-in rules."""
 
+OTEL_PYTHON_MEMORY_THRESHOLDS_FILE = "OTEL_PYTHON_MEMORY_THRESHOLDS_FILE"
+"""File of threshold rules, one a line, ``#`` begins a comment; a rule of ``THRESHOLDS`` takes the place of
+one that bears its name here. Default: none."""
+
 OTEL_PYTHON_MEMORY_EVENTS = "OTEL_PYTHON_MEMORY_EVENTS"
 """Where events go: ``otlp`` (the application's logger provider), ``file`` (JSON lines), ``console`` (one line
 of JSON each to standard error), several with commas; or ``none``. Default: otlp."""
@@ -78,3 +82,13 @@ OTEL_PYTHON_MEMORY_SNAPSHOT_EVENTS = "OTEL_PYTHON_MEMORY_SNAPSHOT_EVENTS"
 
 OTEL_PYTHON_MEMORY_LOG_ENRICHMENT = "OTEL_PYTHON_MEMORY_LOG_ENRICHMENT"
 """Memory, change, operation and trace id on the records of the application's loggers. Default: false."""
+
+OTEL_PYTHON_MEMORY_PACKAGES = "OTEL_PYTHON_MEMORY_PACKAGES"
+"""What each import costs from here on, and live bytes by package while tracemalloc is on. Default: false."""
+
+OTEL_PYTHON_MEMORY_PACKAGES_INTERVAL = "OTEL_PYTHON_MEMORY_PACKAGES_INTERVAL"
+"""Time between two measurements of all packages. Default: 30000."""
+
+OTEL_PYTHON_MEMORY_PACKAGES_LIVE_BLOCKS = "OTEL_PYTHON_MEMORY_PACKAGES_LIVE_BLOCKS"
+"""Traced blocks above which live bytes by package are not measured (a snapshot stops the program 0.25 µs
+each). Default: 300000."""

@@ -72,8 +72,17 @@ def _logs(around: Surroundings) -> Feature | None:
     return LogEnrichment(around)
 
 
+def _packages(around: Surroundings) -> Feature | None:
+    if not around.settings.packages:
+        return None
+    from otel_memory.probe.packages.feature import PackagesFeature
+
+    return PackagesFeature(around)
+
+
 def builders() -> Iterator[tuple[str, Build]]:
     """(part, how to build it) of every feature. One that raises while it is built is counted and left out."""
+    yield "packages", _packages  # first, so that it sees what the others import
     yield "snapshots", _snapshots
     yield "logs", _logs
     yield "wrapping", _wrapping

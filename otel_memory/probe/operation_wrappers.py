@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from otel_memory.probe.operation import Operation, Options
 
+_DEPTH: Final = 32
+"""Wrappers on wrappers are followed so far."""
 _MEND: Final = "put it on the method itself (below @property), or use MemoryTracker around the code"
 
 
@@ -263,3 +265,46 @@ def wrap(fn: Any, make_options: Callable[[str], Options]) -> Any:
 def _is(kind: Callable[[object], bool], fn: Any) -> bool:
     """Whether a call of ``fn`` is of that kind; of an object with ``__call__`` that method says so."""
     return kind(fn) or (not inspect.isroutine(fn) and kind(type(fn).__call__))
+
+
+def measured_in(fn: Any) -> Callable[..., Any] | None:
+    """The wrapper of this module that a call of ``fn`` comes by: ``fn`` itself, or what it wraps; None if none."""
+    for _ in range(_DEPTH):
+        if getattr(fn, "__globals__", None) is globals():
+            wrapper: Callable[..., Any] = fn
+            return wrapper
+        fn = getattr(fn, "__wrapped__", None) or getattr(fn, "__func__", None)
+        if fn is None:
+            break
+    return None
+
+
+def set_measuring(wrapper: Any, on: bool) -> None:
+    """Make a wrapper of this module measure its runs, or only hand them on: when somebody holds it or has wrapped it
+    in turn, it can't be taken away any more. Runs that have begun end as they began."""
+    cells = dict(zip(wrapper.__code__.co_freevars, wrapper.__closure__, strict=True))
+    cells["new"].cell_contents = Operation if on else _Unmeasured
+
+
+def is_measuring(wrapper: Any) -> bool:
+    """Whether a wrapper of this module measures its runs."""
+    cells = dict(zip(wrapper.__code__.co_freevars, wrapper.__closure__, strict=True))
+    return cells["new"].cell_contents is Operation
+
+
+class _Unmeasured:
+    """An operation that nobody asks about any more."""
+
+    seconds = 0.0
+
+    def __init__(self, options: Options) -> None:
+        return
+
+    def enter(self) -> None:
+        return
+
+    def leave(self) -> None:
+        return
+
+    def finish(self, error: BaseException | None, failed: bool) -> None:
+        return

@@ -7,11 +7,12 @@ caller adds whose setting it was.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 
-from otel_memory.probe.rules import METRICS, combine, parse_rules
-from otel_memory.probe.thresholds import BUILT_IN, Rule
+from otel_memory.probe.rules import Given, gather, parse_given, read_rules
+from otel_memory.probe.thresholds import Rule
 from otel_memory.probe.units import DURATION, SIZE, parse_duration, parse_share, parse_size
 
 
@@ -39,18 +40,23 @@ def size(value: object) -> int:
     return int(value)
 
 
-def rules(value: object) -> tuple[Rule, ...]:
+def rules(value: object) -> Given:
+    """Rules as text, or a list of texts and ``Rule``."""
     if isinstance(value, str):
-        return parse_rules(value)
-    if isinstance(value, Sequence):
-        if all(isinstance(rule, str) for rule in value):
-            return parse_rules(";".join(value))
-        if all(isinstance(rule, Rule) for rule in value):
-            unread = sorted({rule.metric for rule in value} - set(METRICS.values()))
-            if unread:
-                raise ValueError(f"expected one of the metrics {', '.join(METRICS.values())}, not {unread[0]}")
-            return combine(BUILT_IN, list(value))
-    raise ValueError("expected rules as text, or a list of texts, or a list of Rule")
+        return parse_given(value)
+    if isinstance(value, Sequence) and all(isinstance(each, str | Rule) for each in value):
+        places = [parse_given(each) if isinstance(each, str) else Given((each,)) for each in value]
+        return gather(
+            [*(rule for place in places for rule in place.own), *(None for place in places if not place.built_in)]
+        )
+    raise ValueError("expected rules as text, or a list of texts and of Rule")
+
+
+def rules_file(value: object) -> Given:
+    """The rules of the file that is named."""
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError("expected the path of a file of rules")
+    return read_rules(os.fspath(value))
 
 
 def levels(value: object) -> tuple[float, float, float]:

@@ -46,7 +46,7 @@ class Gate:
     neither block nor take a lock that is held while instruments are created. A gate is open from the start.
     """
 
-    __slots__ = ("_claimed", "_on_failure", "_open")
+    __slots__ = ("_claimed", "_observers", "_on_failure", "_open")
 
     def __init__(
         self, on_failure: Callable[[str, BaseException], None], claimed: Callable[[str], bool] = _nobody
@@ -54,6 +54,22 @@ class Gate:
         self._on_failure = on_failure
         self._claimed = claimed
         self._open = True
+        self._observers: dict[str, Observe] = {}
+
+    def observer(self, metric_name: str) -> Observe | None:
+        """What observes a metric for whoever registered it last through this gate, None where nobody did or it was
+        undone. For threshold rules: it reads past the gate, also what somebody else emits."""
+        return self._observers.get(metric_name)
+
+    def know(self, observers: Mapping[str, Observe]) -> None:
+        """Remember who observes; called by ``observe_metrics``."""
+        self._observers.update(observers)
+
+    def forget(self, observers: Mapping[str, Observe]) -> None:
+        """Undo ``know``, but for what somebody else has registered since."""
+        for name, fn in observers.items():
+            if self._observers.get(name) is fn:
+                del self._observers[name]
 
     @property
     def is_open(self) -> bool:
@@ -114,8 +130,14 @@ def reset_after_fork() -> None:
     _lock = threading.Lock()
 
 
-def observe_metrics(meter: Meter, gate: Gate, part: str, observers: Mapping[str, Observe]) -> Undo:
-    """Emit each metric of ``observers`` (names from ``names.METRICS``) through ``gate`` until undone.
+def observe_metrics(
+    meter: Meter,
+    gate: Gate,
+    part: str,
+    observers: Mapping[str, Observe],
+    metrics: Mapping[str, names.Metric] = names.METRICS,
+) -> Undo:
+    """Emit each metric of ``observers`` (names from ``metrics``) through ``gate`` until undone.
 
     Whoever registers a metric last on a meter is the only one who emits it there.
     """
@@ -127,6 +149,7 @@ def observe_metrics(meter: Meter, gate: Gate, part: str, observers: Mapping[str,
                 if slot.callback is callback:
                     slot.callback = None
             filled.clear()
+        gate.forget(observers)
 
     try:
         with _lock:
@@ -137,12 +160,13 @@ def observe_metrics(meter: Meter, gate: Gate, part: str, observers: Mapping[str,
                 if slot is None:
                     slot = _Slot()
                     slots[name] = slot
-                    _create_observable(meter, names.METRICS[name], slot)
+                    _create_observable(meter, metrics[name], slot)
                 slot.callback = callback
                 filled.append((slot, callback))
     except BaseException:
         undo()
         raise
+    gate.know(observers)
     return undo
 
 
