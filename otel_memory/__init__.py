@@ -29,17 +29,43 @@ if TYPE_CHECKING:
     from otel_memory.probe.eviction import register_evictor as register_evictor
     from otel_memory.probe.eviction import registered_evictors as registered_evictors
     from otel_memory.probe.eviction import unregister_evictor as unregister_evictor
+    from otel_memory.probe.health import HealthReport as HealthReport
+    from otel_memory.probe.health import MemoryHealthChecker as MemoryHealthChecker
+    from otel_memory.probe.health import health_check as health_check
+    from otel_memory.probe.health import health_check_sync as health_check_sync
     from otel_memory.probe.instrumentor import MemoryInstrumentor as MemoryInstrumentor
+    from otel_memory.probe.logs import LOG_DEFAULTS as LOG_DEFAULTS
+    from otel_memory.probe.logs import MemoryLogFilter as MemoryLogFilter
+    from otel_memory.probe.logs import add_memory as add_memory
+    from otel_memory.probe.logs import enrich_logs as enrich_logs
+    from otel_memory.probe.monitoring import CollectedMetrics as CollectedMetrics
+    from otel_memory.probe.monitoring import MemoryMetricsCollector as MemoryMetricsCollector
+    from otel_memory.probe.monitoring import export_snapshots as export_snapshots
+    from otel_memory.probe.monitoring import get_latest_snapshot as get_latest_snapshot
+    from otel_memory.probe.monitoring import get_metrics as get_metrics
+    from otel_memory.probe.monitoring import get_metrics_sync as get_metrics_sync
+    from otel_memory.probe.monitoring import get_snapshots as get_snapshots
+    from otel_memory.probe.monitoring import start_monitoring as start_monitoring
+    from otel_memory.probe.monitoring import stop_monitoring as stop_monitoring
     from otel_memory.probe.operations import MemoryTracker as MemoryTracker
     from otel_memory.probe.operations import monitor_memory as monitor_memory
+    from otel_memory.probe.packages.import_costs import ImportTracker as ImportTracker
+    from otel_memory.probe.packages.import_costs import track_imports as track_imports
+    from otel_memory.probe.packages.lazy_loader import LazyLoader as LazyLoader
+    from otel_memory.probe.packages.lazy_loader import get_lazy_loader as get_lazy_loader
+    from otel_memory.probe.packages.memory_monitor import MemoryMonitor as MemoryMonitor
+    from otel_memory.probe.packages.package_info import MemoryMetrics as MemoryMetrics
+    from otel_memory.probe.packages.package_info import PackageInfo as PackageInfo
+    from otel_memory.probe.profiler import MemoryProfiler as MemoryProfiler
     from otel_memory.probe.resource_monitor import MemoryCapture as MemoryCapture
     from otel_memory.probe.resource_monitor import ResourceMonitor as ResourceMonitor
     from otel_memory.probe.resource_monitor import format_bytes as format_bytes
-    from otel_memory.probe.structured_logger import StructuredLogger as StructuredLogger
     from otel_memory.probe.run_time_rules import add_rule as add_rule
     from otel_memory.probe.run_time_rules import remove_rule as remove_rule
+    from otel_memory.probe.snapshots import MemorySnapshot as MemorySnapshot
     from otel_memory.probe.sources.breakdown import Breakdown as Breakdown
     from otel_memory.probe.sources.breakdown import memory_breakdown as memory_breakdown
+    from otel_memory.probe.structured_logger import StructuredLogger as StructuredLogger
     from otel_memory.probe.thresholds import Rule as Rule
 
 __all__ = [
@@ -54,6 +80,32 @@ __all__ = [
     "remove_rule",
     "StructuredLogger",
     "SettingsError",
+    "CollectedMetrics",
+    "HealthReport",
+    "LOG_DEFAULTS",
+    "MemoryHealthChecker",
+    "MemoryLogFilter",
+    "MemoryMetricsCollector",
+    "MemoryProfiler",
+    "MemorySnapshot",
+    "add_memory",
+    "enrich_logs",
+    "export_snapshots",
+    "get_latest_snapshot",
+    "get_metrics",
+    "get_metrics_sync",
+    "get_snapshots",
+    "health_check",
+    "health_check_sync",
+    "start_monitoring",
+    "stop_monitoring",
+    "get_lazy_loader",
+    "LazyLoader",
+    "MemoryMonitor",
+    "MemoryMetrics",
+    "PackageInfo",
+    "track_imports",
+    "ImportTracker",
     "register_evictor",
     "unregister_evictor",
     "registered_evictors",
@@ -91,6 +143,32 @@ _HOMES = {
     "remove_rule": "otel_memory.probe.run_time_rules",
     "StructuredLogger": "otel_memory.probe.structured_logger",
     "SettingsError": "otel_memory.probe.config",
+    "CollectedMetrics": "otel_memory.probe.monitoring",
+    "HealthReport": "otel_memory.probe.health",
+    "LOG_DEFAULTS": "otel_memory.probe.logs",
+    "MemoryHealthChecker": "otel_memory.probe.health",
+    "MemoryLogFilter": "otel_memory.probe.logs",
+    "MemoryMetricsCollector": "otel_memory.probe.monitoring",
+    "MemoryProfiler": "otel_memory.probe.profiler",
+    "MemorySnapshot": "otel_memory.probe.snapshots",
+    "add_memory": "otel_memory.probe.logs",
+    "enrich_logs": "otel_memory.probe.logs",
+    "export_snapshots": "otel_memory.probe.monitoring",
+    "get_latest_snapshot": "otel_memory.probe.monitoring",
+    "get_metrics": "otel_memory.probe.monitoring",
+    "get_metrics_sync": "otel_memory.probe.monitoring",
+    "get_snapshots": "otel_memory.probe.monitoring",
+    "health_check": "otel_memory.probe.health",
+    "health_check_sync": "otel_memory.probe.health",
+    "start_monitoring": "otel_memory.probe.monitoring",
+    "stop_monitoring": "otel_memory.probe.monitoring",
+    "get_lazy_loader": "otel_memory.probe.packages.lazy_loader",
+    "LazyLoader": "otel_memory.probe.packages.lazy_loader",
+    "MemoryMonitor": "otel_memory.probe.packages.memory_monitor",
+    "MemoryMetrics": "otel_memory.probe.packages.package_info",
+    "PackageInfo": "otel_memory.probe.packages.package_info",
+    "track_imports": "otel_memory.probe.packages.import_costs",
+    "ImportTracker": "otel_memory.probe.packages.import_costs",
     "register_evictor": "otel_memory.probe.eviction",
     "unregister_evictor": "otel_memory.probe.eviction",
     "registered_evictors": "otel_memory.probe.eviction",

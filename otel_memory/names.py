@@ -104,6 +104,7 @@ APPLICATION_EVENT_TYPE: Final = "otel_memory.application.event.type"
 EVENT_ID: Final = "otel_memory.event.id"
 THRESHOLD_NAME: Final = "otel_memory.threshold.name"
 THRESHOLD_METRIC: Final = "otel_memory.threshold.metric"
+THRESHOLD_ATTRIBUTES: Final = "otel_memory.threshold.attributes"
 THRESHOLD_COMPARISON: Final = "otel_memory.threshold.comparison"
 THRESHOLD_BOUND: Final = "otel_memory.threshold.bound"
 THRESHOLD_VALUE: Final = "otel_memory.threshold.value"
@@ -155,6 +156,7 @@ SNAPSHOT_GROWTH: Final = "otel_memory.snapshot.growth"
 SNAPSHOT_EVICTION_COUNT: Final = "otel_memory.snapshot.eviction.count"
 LOG_MEMORY_USAGE: Final = "otel_memory.log.memory.usage"
 LOG_MEMORY_DELTA: Final = "otel_memory.log.memory.delta"
+PACKAGE_NAME: Final = "otel_memory.package.name"
 ALERT_ID: Final = "otel_memory.alert.id"
 ALERT_NAME: Final = "otel_memory.alert.name"
 ALERT_STATE: Final = "otel_memory.alert.state"
@@ -235,6 +237,11 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         Attribute(THRESHOLD_NAME, "string", "Name of the rule."),
         Attribute(THRESHOLD_METRIC, "string", "Metric that the rule reads."),
         Attribute(
+            THRESHOLD_ATTRIBUTES,
+            "string",
+            "Which of the metric's points the rule reads, as key=value with commas between them; absent if all.",
+        ),
+        Attribute(
             THRESHOLD_COMPARISON,
             "string",
             "How the metric is compared with the bound.",
@@ -243,7 +250,7 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         Attribute(THRESHOLD_BOUND, "double", "Bound of the rule, in otel_memory.threshold.unit."),
         Attribute(THRESHOLD_VALUE, "double", "Compared value at the time of the event, in otel_memory.threshold.unit."),
         Attribute(THRESHOLD_PEAK, "double", "Highest compared value of the episode, in otel_memory.threshold.unit."),
-        Attribute(THRESHOLD_UNIT, "string", "Unit of bound and value: By, By/s, %, 1 or 1/s."),
+        Attribute(THRESHOLD_UNIT, "string", "Unit of bound and value: By, s or 1, one of them with /s, or %."),
         Attribute(THRESHOLD_SEVERITY, "string", "Severity of the rule.", ("info", "warning", "critical")),
         Attribute(THRESHOLD_DURATION, "double", "Seconds from the crossing to the recovery."),
         Attribute(EVICTOR_NAME, "string", "Name that the evictor was registered under, `other` beyond the 64th."),
@@ -306,6 +313,7 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
             "int",
             "Change of resident bytes from the beginning of the tracked operation to the log record; may be negative.",
         ),
+        Attribute(PACKAGE_NAME, "string", "Top-level name by which a Python package is imported."),
         Attribute(ALERT_ID, "string", "Identity of the alert: the same for the same cause."),
         Attribute(ALERT_NAME, "string", "Kind of alert.", ("memory_leak", "memory_limit_near")),
         Attribute(ALERT_STATE, "string", "State after the change.", ("pending", "firing", "resolved")),
@@ -390,6 +398,10 @@ EVICTOR_FREED: Final = "otel_memory.evictor.freed"
 CLEANUP_RUNS: Final = "otel_memory.cleanup.runs"
 CLEANUP_FREED: Final = "otel_memory.cleanup.freed"
 CLEANUP_TIME: Final = "otel_memory.cleanup.time"
+PACKAGE_IMPORT_TIME: Final = "otel_memory.package.import.time"
+PACKAGE_IMPORT_USAGE: Final = "otel_memory.package.import.usage"
+PACKAGE_IMPORT_INCLUSIVE: Final = "otel_memory.package.import.inclusive_usage"
+PACKAGE_LIVE_USAGE: Final = "otel_memory.package.live.usage"
 PROBE_TIME: Final = "otel_memory.probe.time"
 PROBE_FAILURES: Final = "otel_memory.probe.failures"
 PROBE_DROPPED: Final = "otel_memory.probe.dropped"
@@ -547,6 +559,34 @@ METRICS: Final[dict[str, Metric]] = {
         Metric(CLEANUP_RUNS, "{run}", "counter", "Cleanups.", (CLEANUP_TRIGGER,)),
         Metric(CLEANUP_FREED, "By", "counter", "Memory freed by the steps of cleanups, as measured.", (CLEANUP_STEP,)),
         Metric(CLEANUP_TIME, "s", "counter", "Time that the steps of cleanups took.", (CLEANUP_STEP,)),
+        Metric(
+            PACKAGE_IMPORT_TIME,
+            "s",
+            "gauge",
+            "Time that executing a package's own modules took when they were imported; the 20 largest.",
+            (PACKAGE_NAME,),
+        ),
+        Metric(
+            PACKAGE_IMPORT_USAGE,
+            "By",
+            "gauge",
+            "Change of resident memory while a package's own modules were imported; the 20 largest.",
+            (PACKAGE_NAME,),
+        ),
+        Metric(
+            PACKAGE_IMPORT_INCLUSIVE,
+            "By",
+            "gauge",
+            "Change of resident memory while a package was imported, with all that it imported first; the 20 largest.",
+            (PACKAGE_NAME,),
+        ),
+        Metric(
+            PACKAGE_LIVE_USAGE,
+            "By",
+            "gauge",
+            "Live bytes that a package's code allocated, while tracemalloc is on; the 20 largest.",
+            (PACKAGE_NAME,),
+        ),
         Metric(PROBE_TIME, "s", "counter", "Processor time that the probe's own thread has used."),
         Metric(PROBE_FAILURES, "{failure}", "counter", "Readings and actions of the probe that failed.", (PROBE_PART,)),
         Metric(
@@ -574,6 +614,7 @@ _THRESHOLD = (
     EVENT_ID,
     THRESHOLD_NAME,
     THRESHOLD_METRIC,
+    THRESHOLD_ATTRIBUTES,
     THRESHOLD_COMPARISON,
     THRESHOLD_BOUND,
     THRESHOLD_VALUE,
