@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from otel_memory.probe.health import MemoryHealthChecker as MemoryHealthChecker
     from otel_memory.probe.health import health_check as health_check
     from otel_memory.probe.health import health_check_sync as health_check_sync
+    from otel_memory.probe.evidence import Evidence as Evidence
+    from otel_memory.probe.evidence_looks import capture_evidence as capture_evidence
     from otel_memory.probe.instrumentor import MemoryInstrumentor as MemoryInstrumentor
     from otel_memory.probe.logs import LOG_DEFAULTS as LOG_DEFAULTS
     from otel_memory.probe.logs import MemoryLogFilter as MemoryLogFilter
@@ -129,6 +131,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "capture_evidence": "otel_memory.probe.evidence_looks",
+    "Evidence": "otel_memory.probe.evidence",
     "diagnostic_gc_run": "otel_memory.probe.diagnostics",
     "diagnostic_gc_run_async": "otel_memory.probe.diagnostics",
     "DiagnosticRun": "otel_memory.probe.diagnostics",

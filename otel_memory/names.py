@@ -33,7 +33,7 @@ class Attribute:
     """One attribute of our own; ``type`` is the OTLP value type, ``values`` lists the allowed ones where closed."""
 
     name: str
-    type: Literal["string", "int", "double", "boolean", "string[]"]
+    type: Literal["string", "int", "double", "boolean", "string[]", "int[]", "double[]"]
     description: str
     values: tuple[str, ...] = ()
 
@@ -157,6 +157,29 @@ SNAPSHOT_EVICTION_COUNT: Final = "otel_memory.snapshot.eviction.count"
 LOG_MEMORY_USAGE: Final = "otel_memory.log.memory.usage"
 LOG_MEMORY_DELTA: Final = "otel_memory.log.memory.delta"
 PACKAGE_NAME: Final = "otel_memory.package.name"
+EVIDENCE_KIND: Final = "otel_memory.evidence.kind"
+EVIDENCE_GROWTH: Final = "otel_memory.evidence.growth"
+EVIDENCE_WINDOW: Final = "otel_memory.evidence.window"
+EVIDENCE_SITE: Final = "otel_memory.evidence.site"
+EVIDENCE_SITE_GROWTH: Final = "otel_memory.evidence.site.growth"
+EVIDENCE_TYPE: Final = "otel_memory.evidence.type"
+EVIDENCE_TYPE_GROWTH: Final = "otel_memory.evidence.type.growth"
+EVIDENCE_HOLDER: Final = "otel_memory.evidence.holder"
+EVIDENCE_HOLDER_KIND: Final = "otel_memory.evidence.holder.kind"
+EVIDENCE_HOLDER_CONTAINER: Final = "otel_memory.evidence.holder.container"
+EVIDENCE_HOLDER_GROWTH: Final = "otel_memory.evidence.holder.growth"
+EVIDENCE_NOTE: Final = "otel_memory.evidence.note"
+EVIDENCE_PYTHON_GROWTH: Final = "otel_memory.evidence.python.growth"
+EVIDENCE_C_GROWTH: Final = "otel_memory.evidence.c.growth"
+EVIDENCE_FREE_GROWTH: Final = "otel_memory.evidence.free.growth"
+EVIDENCE_THREAD_GROWTH: Final = "otel_memory.evidence.thread.growth"
+EVIDENCE_FD_GROWTH: Final = "otel_memory.evidence.file_descriptor.growth"
+EVIDENCE_BURST_DURATION: Final = "otel_memory.evidence.burst.duration"
+EVIDENCE_CENSUS_DURATION: Final = "otel_memory.evidence.census.duration"
+EVIDENCE_PAUSE: Final = "otel_memory.evidence.pause"
+EVIDENCE_GAVE_UP: Final = "otel_memory.evidence.gave_up"
+EVIDENCE_CONFIDENCE: Final = "otel_memory.evidence.confidence"
+EVIDENCE_ROUND: Final = "otel_memory.evidence.round"
 ALERT_ID: Final = "otel_memory.alert.id"
 ALERT_NAME: Final = "otel_memory.alert.name"
 ALERT_STATE: Final = "otel_memory.alert.state"
@@ -314,6 +337,35 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
             "Change of resident bytes from the beginning of the tracked operation to the log record; may be negative.",
         ),
         Attribute(PACKAGE_NAME, "string", "Top-level name by which a Python package is imported."),
+        Attribute(
+            EVIDENCE_KIND,
+            "string",
+            "What kind of memory grows: Python's objects, its cycles that wait for the collector, the C allocator's, "
+            "free memory that allocators keep, stacks of threads, or mappings past both allocators.",
+            ("python", "cycles", "native", "fragmentation", "threads", "mapped", "unknown"),
+        ),
+        Attribute(EVIDENCE_GROWTH, "double", "Growth of resident memory that no file backs, By/s."),
+        Attribute(EVIDENCE_WINDOW, "double", "Seconds over which that growth was seen."),
+        Attribute(EVIDENCE_SITE, "string[]", "Growing allocation sites as file:line function, the fastest first."),
+        Attribute(EVIDENCE_SITE_GROWTH, "double[]", "By/s that each site allocated and kept during the burst."),
+        Attribute(EVIDENCE_TYPE, "string[]", "Types of which there are ever more objects, the first suspect first."),
+        Attribute(EVIDENCE_TYPE_GROWTH, "int[]", "Objects that came to each type between two censuses."),
+        Attribute(EVIDENCE_HOLDER, "string[]", "Who holds what grows: a global, an attribute, a cache, a variable."),
+        Attribute(EVIDENCE_HOLDER_KIND, "string[]", "What each holder is: global, class, instance, cache, closure, …"),
+        Attribute(EVIDENCE_HOLDER_CONTAINER, "string[]", "Type of the container, or of the objects, that it holds."),
+        Attribute(EVIDENCE_HOLDER_GROWTH, "int[]", "Entries (bytes of a buffer) that came to each; 0 if it is none."),
+        Attribute(EVIDENCE_NOTE, "string[]", "What else was seen: threads, descriptors, the collector's state."),
+        Attribute(EVIDENCE_PYTHON_GROWTH, "double", "By/s of Python memory that stayed, as the burst saw it."),
+        Attribute(EVIDENCE_C_GROWTH, "double", "By/s by which memory in use in the C allocator grew."),
+        Attribute(EVIDENCE_FREE_GROWTH, "double", "By/s by which memory grew that is free and kept by allocators."),
+        Attribute(EVIDENCE_THREAD_GROWTH, "int", "Threads more than when the growth was noticed."),
+        Attribute(EVIDENCE_FD_GROWTH, "int", "Open file descriptors more than when the growth was noticed."),
+        Attribute(EVIDENCE_BURST_DURATION, "double", "Seconds that tracemalloc was on."),
+        Attribute(EVIDENCE_CENSUS_DURATION, "double", "Seconds that the censuses took, beside the program."),
+        Attribute(EVIDENCE_PAUSE, "double", "Longest time in seconds that looking held the interpreter."),
+        Attribute(EVIDENCE_GAVE_UP, "string[]", "Looks that were not made or not finished, and why."),
+        Attribute(EVIDENCE_CONFIDENCE, "double", "Share (0 to 1) of the independent looks that name the same cause."),
+        Attribute(EVIDENCE_ROUND, "int", "1 for the first finding of a growth, 2 for the next one of the same growth."),
         Attribute(ALERT_ID, "string", "Identity of the alert: the same for the same cause."),
         Attribute(ALERT_NAME, "string", "Kind of alert.", ("memory_leak", "memory_limit_near")),
         Attribute(ALERT_STATE, "string", "State after the change.", ("pending", "firing", "resolved")),
@@ -607,6 +659,7 @@ EVENT_ERROR: Final = "otel_memory.error"
 EVENT_EVICTION: Final = "otel_memory.eviction"
 EVENT_CLEANUP: Final = "otel_memory.cleanup"
 EVENT_SNAPSHOT: Final = "otel_memory.snapshot"
+EVENT_EVIDENCE: Final = "otel_memory.evidence"
 EVENT_ALERT: Final = "otel_memory.alert.changed"
 EVENT_DIAGNOSTIC_GC: Final = "otel_memory.diagnostic_gc"
 
@@ -626,11 +679,17 @@ _THRESHOLD = (
 EVENTS: Final[dict[str, Event]] = {
     e.name: e
     for e in (
-        Event(EVENT_THRESHOLD_CROSSED, "A reading went over the bound of a threshold rule.", _THRESHOLD),
+        Event(
+            EVENT_THRESHOLD_CROSSED,
+            "A reading went over the bound of a threshold rule.",
+            _THRESHOLD,
+            optional=(THRESHOLD_ATTRIBUTES,),
+        ),
         Event(
             EVENT_THRESHOLD_RECOVERED,
             "A reading that was over the bound came back under it.",
             (*_THRESHOLD, THRESHOLD_PEAK, THRESHOLD_DURATION),
+            optional=(THRESHOLD_ATTRIBUTES,),
         ),
         Event(
             EVENT_APPLICATION,
@@ -698,6 +757,37 @@ EVENTS: Final[dict[str, Event]] = {
                 SNAPSHOT_BLOCK_COUNT,
                 SNAPSHOT_GROWTH,
                 SNAPSHOT_EVICTION_COUNT,
+                PROCESS_PID,
+            ),
+        ),
+        Event(
+            EVENT_EVIDENCE,
+            "Memory grows, and this was found of what grows and who holds it.",
+            (
+                EVENT_ID,
+                EVIDENCE_ROUND,
+                EVIDENCE_KIND,
+                EVIDENCE_GROWTH,
+                EVIDENCE_WINDOW,
+                EVIDENCE_SITE,
+                EVIDENCE_SITE_GROWTH,
+                EVIDENCE_TYPE,
+                EVIDENCE_TYPE_GROWTH,
+                EVIDENCE_HOLDER,
+                EVIDENCE_HOLDER_KIND,
+                EVIDENCE_HOLDER_CONTAINER,
+                EVIDENCE_HOLDER_GROWTH,
+                EVIDENCE_NOTE,
+                EVIDENCE_PYTHON_GROWTH,
+                EVIDENCE_C_GROWTH,
+                EVIDENCE_FREE_GROWTH,
+                EVIDENCE_THREAD_GROWTH,
+                EVIDENCE_FD_GROWTH,
+                EVIDENCE_BURST_DURATION,
+                EVIDENCE_CENSUS_DURATION,
+                EVIDENCE_PAUSE,
+                EVIDENCE_GAVE_UP,
+                EVIDENCE_CONFIDENCE,
                 PROCESS_PID,
             ),
         ),

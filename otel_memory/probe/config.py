@@ -166,6 +166,32 @@ class Settings:
         "traced blocks above which live bytes by package are not measured (a snapshot stops the program 0.25 µs each)",
     )
 
+    evidence: tuple[str, ...] = _setting(
+        *("evidence", ("census", "burst"), forms.choices(("census", "burst")), "census,burst"),
+        "what is done to find out what grows, once memory has been growing for a while: `census` (count objects by "
+        "type, find who holds the growing containers), `burst` (tracemalloc for a moment), or `none`",
+    )
+    evidence_window_seconds: float = _setting(
+        *("evidence_window", 45.0, forms.interval(1, 86400), "45000"),
+        "for how long the floor of memory must have risen before evidence is looked for",
+    )
+    evidence_share: float = _setting(
+        *("evidence_share", 0.01, forms.share, "1%"),
+        "share of the time that tracemalloc may be on while memory grows",
+    )
+    evidence_burst_seconds: float = _setting(
+        *("evidence_burst", 2.0, forms.interval(0.1, 60), "2000"),
+        "how long one burst of tracemalloc lasts",
+    )
+    evidence_frames: int = _setting(
+        *("evidence_frames", 4, forms.whole(1, 25), "4"),
+        "frames of a traceback that a burst keeps, to find the program's own line below a library's; more cost more",
+    )
+    evidence_max_pause_seconds: float = _setting(
+        *("evidence_max_pause", 0.05, forms.interval(0.001, 10), "50"),
+        "longest time that one look may hold the interpreter; a process too large for it is not counted, and says so",
+    )
+
     @classmethod
     def load(cls, environ: Mapping[str, str], **arguments: Any) -> Settings:
         """Settings from ``environ`` and ``arguments`` (by the settings' keys; None is "not given").

@@ -80,6 +80,14 @@ def _packages(around: Surroundings) -> Feature | None:
     return PackagesFeature(around)
 
 
+def _evidence(around: Surroundings) -> Feature | None:
+    if not around.settings.evidence:
+        return None
+    from otel_memory.probe.evidence_feature import EvidenceFeature
+
+    return EvidenceFeature(around)
+
+
 def builders() -> Iterator[tuple[str, Build]]:
     """(part, how to build it) of every feature. One that raises while it is built is counted and left out."""
     yield "packages", _packages  # first, so that it sees what the others import
@@ -90,6 +98,7 @@ def builders() -> Iterator[tuple[str, Build]]:
     yield "cleanup", _cleanup
     yield "breakdown", _breakdown
     yield "diagnostics", _diagnostics
+    yield "evidence", _evidence
 
 
 def _breakdown(around: Surroundings) -> Feature | None:
