@@ -92,3 +92,25 @@ OTEL_PYTHON_MEMORY_PACKAGES_INTERVAL = "OTEL_PYTHON_MEMORY_PACKAGES_INTERVAL"
 OTEL_PYTHON_MEMORY_PACKAGES_LIVE_BLOCKS = "OTEL_PYTHON_MEMORY_PACKAGES_LIVE_BLOCKS"
 """Traced blocks above which live bytes by package are not measured (a snapshot stops the program 0.25 µs
 each). Default: 300000."""
+
+OTEL_PYTHON_MEMORY_EVIDENCE = "OTEL_PYTHON_MEMORY_EVIDENCE"
+"""What is done to find out what grows, once memory has been growing for a while: ``census`` (count objects by
+type, find who holds the growing containers), ``burst`` (tracemalloc for a moment), or ``none``. Default:
+census,burst."""
+
+OTEL_PYTHON_MEMORY_EVIDENCE_WINDOW = "OTEL_PYTHON_MEMORY_EVIDENCE_WINDOW"
+"""For how long the floor of memory must have risen before evidence is looked for. Default: 45000."""
+
+OTEL_PYTHON_MEMORY_EVIDENCE_SHARE = "OTEL_PYTHON_MEMORY_EVIDENCE_SHARE"
+"""Share of the time that tracemalloc may be on while memory grows. Default: 1%."""
+
+OTEL_PYTHON_MEMORY_EVIDENCE_BURST = "OTEL_PYTHON_MEMORY_EVIDENCE_BURST"
+"""How long one burst of tracemalloc lasts. Default: 2000."""
+
+OTEL_PYTHON_MEMORY_EVIDENCE_FRAMES = "OTEL_PYTHON_MEMORY_EVIDENCE_FRAMES"
+"""Frames of a traceback that a burst keeps, to find the program's own line below a library's; more cost more.
+Default: 4."""
+
+OTEL_PYTHON_MEMORY_EVIDENCE_MAX_PAUSE = "OTEL_PYTHON_MEMORY_EVIDENCE_MAX_PAUSE"
+"""Longest time that one look may hold the interpreter; a process too large for it is not counted, and says
+so. Default: 50."""

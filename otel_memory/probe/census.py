@@ -1,0 +1,228 @@
+"""A census of the living objects: how many of each type, and which containers are how long.
+
+Two censuses some time apart say what grows. Owns the counting: in chunks, giving way to the program's threads between
+them, within a bound on the one pause that can't be cut up (listing the objects) and on the whole time. It runs none
+of the program's code and keeps no object but those that it hands out.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import sys
+import time
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final
+
+from otel_memory.probe.cycle_labels import type_name
+
+CHUNK: Final = 2_000
+LEAST_ENTRIES: Final = 16
+LEAST_BUFFER: Final = 64 * 1024
+"""A container is remembered from so many entries on, a buffer from so many bytes on."""
+MAX_CONTAINERS: Final = 50_000
+MAX_GROWN: Final = 16
+SECONDS_AN_OBJECT: Final = 40e-9
+"""What listing one object costs at most, until a census has measured it."""
+TRACKED_SHARE: Final = 0.5
+"""Objects that the collector knows for each block of Python's allocator, until a census has counted them."""
+_LOOKED_INTO: Final = 10_000
+_GIVE_WAY_EVERY: Final = 5
+_SAMPLES: Final = 6
+_UNKNOWN_SIZE: Final = 64
+
+_LENGTHS: Final[tuple[tuple[type, Callable[[Any], int], int], ...]] = (
+    (dict, dict.__len__, LEAST_ENTRIES),
+    (list, list.__len__, LEAST_ENTRIES),
+    (set, set.__len__, LEAST_ENTRIES),
+    (deque, deque.__len__, LEAST_ENTRIES),
+    (bytearray, bytearray.__len__, LEAST_BUFFER),
+    (array, array.__len__, LEAST_BUFFER // 8),
+    (io.BytesIO, io.BytesIO.__sizeof__, LEAST_BUFFER),
+    (io.StringIO, io.StringIO.__sizeof__, LEAST_BUFFER),
+)
+_BUFFERS: Final = (bytearray, array, io.BytesIO, io.StringIO)
+_SILENT: Final = frozenset(map(id, (dict, bytearray, array)))
+"""Types whose objects the collector may not know, found through who refers to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A container that has grown by ``entries`` between two censuses (bytes where it is a buffer)."""
+
+    container: Any
+    entries: int
+    size: int
+    estimated_bytes: int
+    """``entries`` times the mean size of some of them, as far as it can be told cheaply; for ranking only."""
+
+    @property
+    def is_buffer(self) -> bool:
+        return isinstance(self.container, _BUFFERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """One count. ``pause_seconds``: the longest time that it held the interpreter in one piece."""
+
+    objects: int
+    counts: dict[str, int]
+    containers: dict[int, tuple[int, int]] = field(repr=False)
+    """(length, id of the type) by id, for comparing with the next census only."""
+    grown: tuple[Grown, ...] = field(repr=False)
+    pause_seconds: float
+    duration_seconds: float
+    gave_up: str | None = None
+
+
+def expected_pause(known: Census | None) -> float:
+    """Seconds that listing all objects would hold the interpreter, from the last census or from what is usual."""
+    blocks = getattr(sys, "getallocatedblocks", lambda: 0)()
+    if known is not None and known.objects:
+        return known.pause_seconds * max(1.0, blocks * TRACKED_SHARE / known.objects)
+    return float(blocks * TRACKED_SHARE * SECONDS_AN_OBJECT)
+
+
+def take(
+    *,
+    max_pause_seconds: float,
+    previous: Census | None = None,
+    max_seconds: float = 10.0,
+    extra: Iterable[object] = (),
+    stopping: Callable[[], bool] = lambda: False,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Census:
+    """Count now. With ``previous`` also say which containers have grown since.
+
+    Gives up beforehand where the pause would be longer than ``max_pause_seconds``, and in the middle after
+    ``max_seconds``; ``gave_up`` says so. ``extra``: objects that refer to something and that the collector doesn't
+    list (frames that run).
+    """
+    began = clock()
+    pause = expected_pause(previous)
+    if pause > max_pause_seconds:
+        return _none(
+            f"too many objects for a census: listing them would hold the interpreter for about {pause * 1000:.0f} ms, "
+            f"and {max_pause_seconds * 1000:.0f} ms are allowed"
+        )
+    listed_at = clock()
+    objects: list[Any] = gc.get_objects()
+    pause = clock() - listed_at
+    objects += extra
+    total = len(objects)
+    by_type: Counter[type] = Counter()
+    lengths: dict[type, tuple[Callable[[Any], int], int] | None] = {}
+    containers: dict[int, tuple[int, int]] = {}
+    grown: dict[int, tuple[int, int, Any]] = {}
+    known = {} if previous is None else previous.containers
+    rounds, gave_up = 0, None
+
+    def measure(thing: Any, kind: type) -> int:
+        """The length of a container; 0 for anything else."""
+        how = lengths[kind]
+        if how is None:
+            return 0
+        length, least = how[0](thing), how[1]
+        if length >= least and len(containers) < MAX_CONTAINERS:
+            number = id(thing)
+            containers[number] = length, id(kind)
+            before = known.get(number)
+            if before is not None and before[1] == id(kind) and length - before[0] >= max(8, before[0] // 100):
+                grown[number] = length - before[0], length, thing
+        return length
+
+    while objects:
+        chunk = objects[-CHUNK:]
+        del objects[-CHUNK:]
+        kinds = list(map(type, chunk))
+        by_type.update(kinds)
+        for kind in set(kinds):
+            if kind not in lengths:
+                lengths[kind] = _length_of(kind)
+        small = [thing for thing, kind in zip(chunk, kinds, strict=True) if not _too_long(measure(thing, kind), thing)]
+        for thing in gc.get_referents(*small):
+            kind = type(thing)
+            if id(kind) in _SILENT and not gc.is_tracked(thing):
+                if kind not in lengths:
+                    lengths[kind] = _length_of(kind)
+                measure(thing, kind)
+        del chunk, small, kinds
+        thing = None
+        rounds += 1
+        if rounds % _GIVE_WAY_EVERY == 0:
+            sleep(0.001)
+            if stopping() or clock() - began > max_seconds:
+                gave_up = (
+                    f"the census was cut off after {clock() - began:.1f} s: {total - len(objects)} of {total} objects"
+                )
+                while objects:
+                    del objects[-CHUNK * 10 :]
+                    sleep(0)
+    counts: Counter[str] = Counter()
+    for kind, count in by_type.items():
+        counts[type_name(kind)] += count
+    found = [Grown(thing, entries, size, _estimate(thing, entries)) for entries, size, thing in grown.values()]
+    found.sort(key=lambda each: -each.estimated_bytes)
+    return Census(
+        total, dict(counts), containers, tuple(found[:MAX_GROWN]), pause, clock() - began, gave_up
+    )  # fmt: skip
+
+
+def _none(gave_up: str) -> Census:
+    return Census(0, {}, {}, (), 0.0, 0.0, gave_up)
+
+
+def _length_of(kind: type) -> tuple[Callable[[Any], int], int] | None:
+    mro = type.__dict__["__mro__"].__get__(kind)
+    for base, length, least in _LENGTHS:
+        if base in mro:
+            return length, least
+    return None
+
+
+def _too_long(length: int, thing: object) -> bool:
+    """What refers to so much that asking it for all of it would be felt."""
+    return length > _LOOKED_INTO or (type(thing) is tuple and len(thing) > _LOOKED_INTO)
+
+
+def _estimate(thing: Any, entries: int) -> int:
+    if isinstance(thing, _BUFFERS):
+        return entries
+    pairs = 1
+    try:
+        if isinstance(thing, dict):
+            pairs, items = 2, [part for pair in islice(dict.items(thing), _SAMPLES) for part in pair]
+        elif isinstance(thing, list):
+            items = list.__getitem__(thing, slice(-_SAMPLES, None))
+        elif isinstance(thing, deque):
+            items = [deque.__getitem__(thing, -1)]
+        else:
+            items = list(islice(set.__iter__(thing), _SAMPLES))
+    except (RuntimeError, IndexError):  # changed while it is read
+        return entries * _UNKNOWN_SIZE
+    if not items:
+        return entries * _UNKNOWN_SIZE
+    return int(entries * pairs * sum(map(_deep_size, items)) / len(items))
+
+
+def _deep_size(thing: object) -> int:
+    """Of a thing and of what it refers to directly, types and modules left out."""
+    size = own_size(thing)
+    for held in gc.get_referents(thing)[:20]:
+        if not issubclass(type(held), type) and type(held).__name__ not in ("module", "function", "code"):
+            size += own_size(held)
+    return size
+
+
+def own_size(thing: object) -> int:
+    """Bytes of the object itself. Never by a ``__sizeof__`` of the program's own."""
+    kind = type(thing)
+    if kind.__flags__ & (1 << 9):  # Py_TPFLAGS_HEAPTYPE: made by a class statement
+        base = next((base for base in kind.__mro__ if not base.__flags__ & (1 << 9)), object)
+        return int(base.__sizeof__(thing))  # type: ignore[call-arg]
+    return sys.getsizeof(thing, 64)

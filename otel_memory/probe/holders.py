@@ -1,0 +1,155 @@
+"""Who holds an object: the module's global, the class, the cached function, the closure, the frame at its end.
+
+Goes backwards from the object, level by level, by ``gc.get_referrers`` (which holds the interpreter while it looks
+at every object, so each level is one call for all targets, with a rest after it), until something with a name of its
+own is reached. Owns the search; the wording is ``holder_names.py``'s. Runs none of the program's code.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final
+
+from otel_memory.probe import sites
+from otel_memory.probe.holder_names import Holder, Names, Step
+
+MAX_LEVELS: Final = 12
+MAX_WIDTH: Final = 24
+"""Objects of one level that are followed, for each target."""
+REST_TIMES: Final = 4.0
+"""After each level the search rests so many times as long as it took."""
+_LEVELS_AFTER_LOCAL: Final = 3
+
+NOBODY: Final = Holder("unknown", "nothing that the collector knows of")
+GARBAGE: Final = Holder("cycle", "only itself: a cycle that waits for the collector")
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The holders in the order of the targets, and what it cost."""
+
+    holders: tuple[Holder, ...]
+    pause_seconds: float
+    gave_up: str | None = None
+
+
+class _Trail:
+    """One target's search."""
+
+    __slots__ = ("after_local", "came_back", "found", "frontier", "local", "seen", "was_held")
+
+    def __init__(self, thing: Any) -> None:
+        self.frontier = [Step(thing, None)]
+        self.seen = {id(thing)}
+        self.found: Holder | None = None
+        self.local: Holder | None = None
+        self.after_local = 0
+        self.was_held = False
+        self.came_back = False
+
+    @property
+    def open(self) -> bool:
+        return self.found is None and bool(self.frontier) and self.after_local <= _LEVELS_AFTER_LOCAL
+
+    def result(self) -> Holder:
+        if self.found is not None:
+            return self.found
+        if self.local is not None:
+            return self.local
+        if self.frontier:
+            return self.frontier[0].guess()
+        return GARBAGE if self.came_back else NOBODY
+
+
+def find(
+    targets: Sequence[Any],
+    *,
+    max_pause_seconds: float,
+    max_seconds: float = 5.0,
+    stopping: Callable[[], bool] = lambda: False,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Search:
+    """Who holds each of ``targets`` (a list or tuple of the caller's, which doesn't count as a holder).
+
+    Ends early, with what is known by then, where one look took longer than ``max_pause_seconds`` or all of them longer
+    than ``max_seconds``.
+    """
+    began, longest, gave_up = clock(), 0.0, None
+    names = Names()
+    trails = [_Trail(thing) for thing in targets]
+    for _ in range(MAX_LEVELS):
+        active = [trail for trail in trails if trail.open]
+        if not active or stopping():
+            break
+        things = [step.thing for trail in active for step in trail.frontier]
+        looked = clock()
+        referrers = gc.get_referrers(*things)
+        pause = clock() - looked
+        longest = max(longest, pause)
+        mine = {id(things), id(targets), id(referrers), id(trails), id(active)}
+        others = [each for each in referrers if id(each) not in mine and not _is_ours(each)]
+        held = _held_by(others, {id(thing) for thing in things})
+        del referrers, things
+        for trail in active:
+            _advance(trail, others, held, names)
+        del others
+        if pause > max_pause_seconds:
+            gave_up = f"the search for holders was cut off: one look took {pause * 1000:.0f} ms"
+            break
+        if clock() - began > max_seconds:
+            gave_up = f"the search for holders was cut off after {clock() - began:.1f} s"
+            break
+        sleep(min(0.25, pause * REST_TIMES))
+    return Search(tuple(trail.result() for trail in trails), longest, gave_up)
+
+
+def _is_ours(referrer: object) -> bool:
+    kind = type(referrer)
+    if kind is FrameType:
+        return sites.is_ours(referrer.f_code.co_filename)  # type: ignore[attr-defined]
+    return kind is Step or kind.__module__ == "otel_memory.probe.census"
+
+
+def _held_by(referrers: list[Any], wanted: set[int]) -> list[set[int]]:
+    """For each referrer those of the ``wanted`` objects that it refers to."""
+    return [wanted.intersection(map(id, gc.get_referents(referrer))) for referrer in referrers]
+
+
+def _advance(trail: _Trail, referrers: list[Any], held: list[set[int]], names: Names) -> None:
+    """Go one level up: see whether an end is reached, and what to follow if not."""
+    reached: list[Step] = []
+    locals_found: list[Holder] = []
+    for step in trail.frontier:
+        local = names.local_of(step)
+        if local is not None:
+            locals_found.append(local)
+        number = id(step.thing)
+        for referrer, numbers in zip(referrers, held, strict=True):
+            if number not in numbers:
+                continue
+            trail.was_held = True
+            if id(referrer) in trail.seen:
+                trail.came_back = True
+                continue
+            trail.seen.add(id(referrer))
+            reached.append(Step(referrer, step))
+    ends = [end for end in map(names.end, reached) if end is not None]
+    lasting = [holder for holder in ends if holder.kind != "local"]
+    locals_found += [holder for holder in ends if holder.kind == "local"]
+    if lasting:
+        trail.found = min(lasting, key=lambda holder: holder.rank)
+        trail.frontier = []
+        return
+    # A local variable may be that of a method at work right now: what lasts longer is looked for a little further.
+    for holder in locals_found:
+        if trail.local is None or (holder.kind == "instance") > (trail.local.kind == "instance"):
+            trail.local = holder
+    if trail.local is not None:
+        trail.after_local += 1
+    following = [step for step in reached if not names.is_end(step.thing)]
+    trail.frontier = following[:MAX_WIDTH]
