@@ -18,15 +18,15 @@ FLAT_TYPES: dict[str, dict[str, Any]] = {
     "int": {"type": "integer"},
     "double": {"type": "number"},
     "boolean": {"type": "boolean"},
-    "string[]": {"type": "array", "items": {"type": "string"}},
 }
-OTLP_KEYS = {
-    "string": "stringValue",
-    "int": "intValue",
-    "double": "doubleValue",
-    "boolean": "boolValue",
-    "string[]": "arrayValue",
+OTLP_TYPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "string": ("stringValue", {"type": "string"}),
+    "int": ("intValue", {"type": "string", "pattern": "^-?[0-9]+$"}),
+    "double": ("doubleValue", {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}),
+    "boolean": ("boolValue", {"type": "boolean"}),
 }
+LIST = "[]"
+"""At the end of a type: a list of it."""
 
 
 def schema() -> dict[str, Any]:
@@ -74,10 +74,10 @@ def flat(event: names.Event) -> dict[str, Any]:
     properties = {}
     for name in event.attributes:
         kind, description, values = type_of(name)
+        one = {**FLAT_TYPES[kind.removesuffix(LIST)], **({"enum": list(values)} if values else {})}
         properties[name] = {
-            **FLAT_TYPES[kind],
             "description": description,
-            **({"enum": list(values)} if values else {}),
+            **({"type": "array", "items": one} if kind.endswith(LIST) else one),
         }
     return {
         "type": "object",
@@ -125,20 +125,11 @@ def otlp(event: names.Event) -> dict[str, Any]:
 
 def pair(name: str) -> dict[str, Any]:
     kind, _, values = type_of(name)
-    inner: dict[str, Any] = {
-        "string": {"enum": list(values)} if values else {"type": "string"},
-        "int": {"type": "string", "pattern": "^-?[0-9]+$"},
-        "double": {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]},
-        "boolean": {"type": "boolean"},
-        "string[]": {
-            "type": "object",  # an empty list leaves `values` out
-            "properties": {"values": {"type": "array", "items": value_of("stringValue", {"type": "string"})}},
-        },
-    }[kind]
-    return {
-        "required": ["key", "value"],
-        "properties": {"key": {"const": name}, "value": value_of(OTLP_KEYS[kind], inner)},
-    }
+    key, inner = OTLP_TYPES[kind.removesuffix(LIST)]
+    value = value_of(key, {"enum": list(values)} if values else inner)
+    if kind.endswith(LIST):  # an empty one leaves `values` out
+        value = value_of("arrayValue", {"type": "object", "properties": {"values": {"type": "array", "items": value}}})
+    return {"required": ["key", "value"], "properties": {"key": {"const": name}, "value": value}}
 
 
 def value_of(key: str, inner: dict[str, Any]) -> dict[str, Any]:

@@ -129,6 +129,7 @@ class Events:
             names.EVENT_ID: event_id,
             names.THRESHOLD_NAME: rule.name,
             names.THRESHOLD_METRIC: rule.metric,
+            names.THRESHOLD_ATTRIBUTES: ",".join(f"{key}={value}" for key, value in rule.subject.attributes),
             names.THRESHOLD_COMPARISON: rule.comparison,
             names.THRESHOLD_BOUND: float(rule.bound),
             names.THRESHOLD_VALUE: float(crossing.value),
@@ -223,7 +224,7 @@ def _record(
 def describe(crossing: Crossing) -> str:
     """The crossing or recovery in one sentence."""
     rule = crossing.rule
-    label = _LABELS.get(rule.metric, rule.metric)
+    label = str(rule.subject) if rule.attributes else _LABELS.get(rule.metric, rule.metric)
     value, bound = _quantity(crossing, crossing.value), _quantity(crossing, rule.bound)
     what = {
         "greater_than": f"{label} is {value}",
@@ -248,7 +249,8 @@ def _quantity(crossing: Crossing, value: float) -> str:
         return f"{value:.1f} %"
     if crossing.rule.comparison == "share_of_limit" or crossing.rule.metric == names.SYSTEM_MEMORY_UTILIZATION:
         return f"{value:.1%}".replace("%", " %")
-    return f"{value:,.0f}{'/s' if unit == '1/s' else ''}"
+    number = f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+    return f"{number}{' s' if unit.startswith('s') else ''}{'/s' if unit.endswith('/s') else ''}"
 
 
 def _cut(text: str) -> str:

@@ -19,6 +19,7 @@ from otel_memory.probe.events import MAX_TEXT, Events, describe
 from otel_memory.probe.rules import parse_rule
 from otel_memory.probe.thresholds import Crossing, Rule
 from otel_memory.version import __version__
+from tests.event_schema import required
 
 RULE = parse_rule("big=rss>1GiB:critical")
 CROSSED = Crossing(RULE, "crossed", 5.0, 1.25 * 2**30, 1.25 * 2**30, 1)
@@ -52,7 +53,7 @@ def test_a_crossing_is_a_log_record_with_the_documented_name_and_attributes(
     assert (record.severity_number, record.severity_text) == (SeverityNumber.ERROR, "ERROR")
     assert record.body == "Resident memory is 1.25 GiB, over the threshold of 1.00 GiB (big, critical)."
     assert record.attributes is not None
-    assert set(record.attributes) == set(names.EVENTS[record.event_name].attributes)
+    assert set(record.attributes) == set(required(names.EVENTS[record.event_name]))
     assert record.attributes[names.EVENT_ID] == "id-1"
     assert record.attributes[names.PROCESS_PID] == os.getpid()
     assert record.attributes[names.THRESHOLD_UNIT] == "By"
@@ -68,7 +69,7 @@ def test_a_recovery_carries_the_same_id_the_peak_and_how_long_it_lasted(
     assert recovered.event_name == names.EVENT_THRESHOLD_RECOVERED
     assert crossed.attributes is not None
     assert recovered.attributes is not None
-    assert set(recovered.attributes) == set(names.EVENTS[names.EVENT_THRESHOLD_RECOVERED].attributes)
+    assert set(recovered.attributes) == set(required(names.EVENTS[names.EVENT_THRESHOLD_RECOVERED]))
     assert recovered.attributes[names.EVENT_ID] == crossed.attributes[names.EVENT_ID]
     assert recovered.attributes[names.THRESHOLD_PEAK] == 1.5 * 2**30
     assert recovered.attributes[names.THRESHOLD_DURATION] == 90.0
@@ -162,4 +163,4 @@ def test_units_are_those_of_the_contract() -> None:
     rules: list[Rule] = [RULE, parse_rule("rss>5MB/s"), parse_rule("rss+20%/10min"), parse_rule("limit>90%")]
     rules.append(replace(parse_rule("threads>200"), name="t"))
     assert {rule.unit for rule in rules} == {"By", "By/s", "%", "1"}
-    assert all(rule.unit in said for rule in rules)
+    assert said == "Unit of bound and value: By, s or 1, one of them with /s, or %."
