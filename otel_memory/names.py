@@ -262,7 +262,7 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         Attribute(
             THRESHOLD_ATTRIBUTES,
             "string",
-            "Which of the metric's points the rule reads, as key=value with commas between them; empty if all.",
+            "Which of the metric's points the rule reads, as key=value with commas between them; absent if all.",
         ),
         Attribute(
             THRESHOLD_COMPARISON,
@@ -273,7 +273,7 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         Attribute(THRESHOLD_BOUND, "double", "Bound of the rule, in otel_memory.threshold.unit."),
         Attribute(THRESHOLD_VALUE, "double", "Compared value at the time of the event, in otel_memory.threshold.unit."),
         Attribute(THRESHOLD_PEAK, "double", "Highest compared value of the episode, in otel_memory.threshold.unit."),
-        Attribute(THRESHOLD_UNIT, "string", "Unit of bound and value: By, By/s, s, s/s, %, 1 or 1/s."),
+        Attribute(THRESHOLD_UNIT, "string", "Unit of bound and value: By, s or 1, one of them with /s, or %."),
         Attribute(THRESHOLD_SEVERITY, "string", "Severity of the rule.", ("info", "warning", "critical")),
         Attribute(THRESHOLD_DURATION, "double", "Seconds from the crossing to the recovery."),
         Attribute(EVICTOR_NAME, "string", "Name that the evictor was registered under, `other` beyond the 64th."),

@@ -75,7 +75,7 @@ class Settings:
         *("thresholds", BUILT_IN, forms.rules, "the built-in rules"),
         "threshold rules, see below; `none` switches the built-in ones off",
     )
-    rules_file: Given = _setting(
+    rules_file: Given = _setting(  # noqa: RUF009 - a field, as all the others
         *("thresholds_file", Given(), forms.rules_file, "none"),
         "file of threshold rules, one a line, `#` begins a comment; a rule of `THRESHOLDS` takes the place of one that "
         "bears its name here",

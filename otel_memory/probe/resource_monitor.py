@@ -31,7 +31,7 @@ def format_bytes(size: float, *, signed: bool = False) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class MemorySnapshot:
+class MemoryCapture:
     """Memory of this process at one moment.
 
     ``timestamp``: seconds since the epoch. ``current_size``: resident bytes, ``None`` if they could not be read.
@@ -49,7 +49,7 @@ class ResourceMonitor:
     """Readings of the process's memory on demand."""
 
     @staticmethod
-    def capture_memory(since: MemorySnapshot | None = None) -> MemorySnapshot:
+    def capture_memory(since: MemoryCapture | None = None) -> MemoryCapture:
         """Read the memory now.
 
         Args:
@@ -62,7 +62,7 @@ class ResourceMonitor:
             base = _first.bytes = current
         diff = None if current is None or base is None else current - base
         traced = tracemalloc.get_traced_memory()[0] if tracemalloc.is_tracing() else None
-        return MemorySnapshot(time.time(), current, diff, traced)
+        return MemoryCapture(time.time(), current, diff, traced)
 
     format_bytes = staticmethod(format_bytes)
 

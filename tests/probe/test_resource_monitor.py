@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_memory.probe import resource_monitor
-from otel_memory.probe.resource_monitor import MemorySnapshot, ResourceMonitor, format_bytes
+from otel_memory.probe.resource_monitor import MemoryCapture, ResourceMonitor, format_bytes
 
 MIB = 1024 * 1024
 
@@ -86,7 +86,7 @@ def test_a_named_snapshot_is_compared_with_and_asking_changes_nothing_for_others
 
 
 def test_a_comparison_with_a_named_snapshot_does_not_become_the_first(memory: Memory) -> None:
-    ResourceMonitor.capture_memory(since=MemorySnapshot(0.0, 1, None, None))
+    ResourceMonitor.capture_memory(since=MemoryCapture(0.0, 1, None, None))
     assert ResourceMonitor.capture_memory().size_diff == 0
 
 
