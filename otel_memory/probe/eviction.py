@@ -402,7 +402,7 @@ class _Run:
                         return "reached"
                     if self._useless >= USELESS_IN_A_ROW:
                         return "useless"
-            entries = giving
+            entries = [entry for entry in giving if not entry.adapter.empty]
             if not entries:
                 break
         return None
