@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from otel_memory.probe.health import MemoryHealthChecker as MemoryHealthChecker
     from otel_memory.probe.health import health_check as health_check
     from otel_memory.probe.health import health_check_sync as health_check_sync
+    from otel_memory.probe.guard import check_memory as check_memory
     from otel_memory.probe.instrumentor import MemoryInstrumentor as MemoryInstrumentor
     from otel_memory.probe.logs import LOG_DEFAULTS as LOG_DEFAULTS
     from otel_memory.probe.logs import MemoryLogFilter as MemoryLogFilter
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
     from otel_memory.probe.monitoring import get_snapshots as get_snapshots
     from otel_memory.probe.monitoring import start_monitoring as start_monitoring
     from otel_memory.probe.monitoring import stop_monitoring as stop_monitoring
+    from otel_memory.probe.live_objects import count_instances as count_instances
+    from otel_memory.probe.live_objects import custom_values as custom_values
+    from otel_memory.probe.live_objects import register_gauge as register_gauge
+    from otel_memory.probe.live_objects import track_class as track_class
     from otel_memory.probe.operations import MemoryTracker as MemoryTracker
     from otel_memory.probe.operations import monitor_memory as monitor_memory
     from otel_memory.probe.packages.import_costs import ImportTracker as ImportTracker
@@ -123,10 +128,15 @@ __all__ = [
     "DiagnosticRun",
     "memory_breakdown",
     "Breakdown",
+    "check_memory",
     "MemoryWatchError",
     "ThresholdError",
     "EvictionError",
     "MonitoringError",
+    "register_gauge",
+    "track_class",
+    "count_instances",
+    "custom_values",
     "__version__",
 ]
 
@@ -147,6 +157,10 @@ _HOMES = {
     "remove_rule": "otel_memory.probe.run_time_rules",
     "StructuredLogger": "otel_memory.probe.structured_logger",
     "SettingsError": "otel_memory.probe.config",
+    "register_gauge": "otel_memory.probe.live_objects",
+    "track_class": "otel_memory.probe.live_objects",
+    "count_instances": "otel_memory.probe.live_objects",
+    "custom_values": "otel_memory.probe.live_objects",
     "CollectedMetrics": "otel_memory.probe.monitoring",
     "HealthReport": "otel_memory.probe.health",
     "LOG_DEFAULTS": "otel_memory.probe.logs",
@@ -185,6 +199,7 @@ _HOMES = {
     "CleanupResult": "otel_memory.probe.cleanup",
     "memory_breakdown": "otel_memory.probe.sources.breakdown",
     "Breakdown": "otel_memory.probe.sources.breakdown",
+    "check_memory": "otel_memory.probe.guard",
     "MemoryWatchError": "otel_memory.probe.errors",
     "ThresholdError": "otel_memory.probe.errors",
     "EvictionError": "otel_memory.probe.errors",

@@ -77,23 +77,23 @@ def run(
     most = int(max_pause_seconds / SECONDS_A_TRACE)
     if tracemalloc.is_tracing() and _traces() > most:
         return Burst(0.0, 0.0, (), f"tracemalloc is on already and knows more than {most:,} blocks")
+    pauses = [0.0]
     use = tracing.begin(frames)
     try:
         began = clock()
-        before = _look()  # not empty where somebody else traces
+        before = _look(pauses)  # not empty where somebody else traces
         early = _wait(began + seconds / 2, most // 2, stopping, sleep, clock)
         _collect_young()
-        middle_at, middle = clock(), _look()
+        middle_at, middle = clock(), _look(pauses)
         early = _wait(clock() + (middle_at - began), most, stopping, sleep, clock) or early
         _collect_young()
-        ended, end = clock(), _look()
-        pause = clock() - ended
+        ended, end = clock(), _look(pauses)
     finally:
         tracing.end(use)
     if stopping() or not end:
         gave_up = None if end else "tracemalloc was stopped, or nothing was allocated that stayed"
-        return Burst(ended - began, 0.0, (), gave_up, early, pause)
-    return _judge(before, middle, end, middle_at - began, ended - middle_at, early, pause)
+        return Burst(ended - began, 0.0, (), gave_up, early, max(pauses))
+    return _judge(before, middle, end, middle_at - began, ended - middle_at, early, max(pauses))
 
 
 def _traces() -> int:
@@ -121,11 +121,13 @@ def _collect_young() -> None:
         gc.collect(1)
 
 
-def _look() -> dict[Frames, tuple[int, int]]:
-    """(bytes, blocks) that are alive, by traceback, innermost frame first."""
+def _look(pauses: list[float]) -> dict[Frames, tuple[int, int]]:
+    """(bytes, blocks) that are alive, by traceback. Notes in ``pauses`` how long it held the interpreter."""
     if not tracemalloc.is_tracing():
         return {}
+    began = time.thread_time()
     snapshot = tracemalloc.take_snapshot()
+    pauses.append(time.thread_time() - began)
     raw: list[Any] = getattr(snapshot.traces, "_traces", None) or []
     sums: dict[int, list[Any]] = {}
     for trace in raw:  # (domain, size, ((file, line), …), …); equal tracebacks are one object

@@ -300,6 +300,8 @@ def _threads() -> Counter[str]:
     """Threads by the function that they run."""
     found: Counter[str] = Counter()
     for thread in threading.enumerate():
+        if thread.name.startswith("otel-memory"):
+            continue
         target = thread.__dict__.get("_target")
         name = getattr(target, "__qualname__", None)
         module = getattr(target, "__module__", None)

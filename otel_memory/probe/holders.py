@@ -73,6 +73,7 @@ def find(
     stopping: Callable[[], bool] = lambda: False,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.perf_counter,
+    cost_clock: Callable[[], float] = time.thread_time,
 ) -> Search:
     """Who holds each of ``targets`` (a list or tuple of the caller's, which doesn't count as a holder).
 
@@ -87,9 +88,9 @@ def find(
         if not active or stopping():
             break
         things = [step.thing for trail in active for step in trail.frontier]
-        looked = clock()
+        looked = cost_clock()
         referrers = gc.get_referrers(*things)
-        pause = clock() - looked
+        pause = cost_clock() - looked
         longest = max(longest, pause)
         mine = {id(things), id(targets), id(referrers), id(trails), id(active)}
         others = [each for each in referrers if id(each) not in mine and not _is_ours(each)]

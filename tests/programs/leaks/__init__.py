@@ -1,0 +1,1 @@
+"""Ten programs that leak in ten ways and six healthy ones, and what the probe finds out about them."""

@@ -1,0 +1,47 @@
+"""``python -m tests.programs.leaks [name …]``: run the programs and print what the evidence named, as a table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from tests.programs.leaks.run import PROGRAMS, Outcome, run
+
+
+def row(outcome: Outcome) -> str:
+    """One row of the table in docs/evidence.md."""
+    if not outcome.events:
+        return f"| {outcome.program} | no event | | | | |"
+    found = outcome.attributes
+    kind = found["kind"] + (f"; {'; '.join(found['note'])}" if found.get("note") else "")
+
+    def first(name: str) -> str:
+        return f"`{found[name][0]}`" if found.get(name) else ""
+
+    return (
+        f"| {outcome.program} | {kind} | {first('site')} | {first('type')} | {first('holder')} | "
+        f"{found['confidence']:.1f} |"
+    )
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.programs.leaks", description=__doc__)
+    parser.add_argument("program", nargs="*", help=f"default: all of {', '.join(PROGRAMS)}")
+    parser.add_argument("--seconds", type=float, default=22.0)
+    parser.add_argument("--together", type=int, default=6, help="programs that run at the same time")
+    parser.add_argument("--all", action="store_true", help="print every attribute of every event")
+    options = parser.parse_args()
+    print("| program | kind | site | type | holder | confidence |\n|---|---|---|---|---|---|")
+    for outcome in run(options.program or PROGRAMS, options.seconds, options.together):
+        print(row(outcome), flush=True)
+        if outcome.status or outcome.errors:
+            print(outcome.status, outcome.errors)
+        if options.all:
+            for event in outcome.events:
+                print(event["body"])
+                print(json.dumps(event["attributes"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
