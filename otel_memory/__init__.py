@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from otel_memory.probe.eviction import unregister_evictor as unregister_evictor
     from otel_memory.probe.evidence import Evidence as Evidence
     from otel_memory.probe.evidence_looks import capture_evidence as capture_evidence
+    from otel_memory.probe.guard import check_memory as check_memory
     from otel_memory.probe.health import HealthReport as HealthReport
     from otel_memory.probe.health import MemoryHealthChecker as MemoryHealthChecker
     from otel_memory.probe.health import health_check as health_check
     from otel_memory.probe.health import health_check_sync as health_check_sync
-    from otel_memory.probe.guard import check_memory as check_memory
     from otel_memory.probe.instrumentor import MemoryInstrumentor as MemoryInstrumentor
     from otel_memory.probe.logs import LOG_DEFAULTS as LOG_DEFAULTS
     from otel_memory.probe.logs import MemoryLogFilter as MemoryLogFilter

@@ -67,6 +67,9 @@ SERVICE_VERSION: Final = "service.version"
 SERVICE_INSTANCE_ID: Final = "service.instance.id"
 EXCEPTION_TYPE: Final = "exception.type"
 EXCEPTION_MESSAGE: Final = "exception.message"
+HW_ID: Final = "hw.id"
+HW_NAME: Final = "hw.name"
+HW_VENDOR: Final = "hw.vendor"
 HTTP_ROUTE: Final = "http.route"
 HTTP_REQUEST_METHOD: Final = "http.request.method"
 
@@ -180,6 +183,9 @@ EVIDENCE_PAUSE: Final = "otel_memory.evidence.pause"
 EVIDENCE_GAVE_UP: Final = "otel_memory.evidence.gave_up"
 EVIDENCE_CONFIDENCE: Final = "otel_memory.evidence.confidence"
 EVIDENCE_ROUND: Final = "otel_memory.evidence.round"
+OBJECT_TYPE: Final = "otel_memory.object.type"
+SESSION_TYPE: Final = "otel_memory.session.type"
+SESSION_STATE: Final = "otel_memory.session.state"
 ALERT_ID: Final = "otel_memory.alert.id"
 ALERT_NAME: Final = "otel_memory.alert.name"
 ALERT_STATE: Final = "otel_memory.alert.state"
@@ -366,6 +372,9 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         Attribute(EVIDENCE_GAVE_UP, "string[]", "Looks that were not made or not finished, and why."),
         Attribute(EVIDENCE_CONFIDENCE, "double", "Share (0 to 1) of the independent looks that name the same cause."),
         Attribute(EVIDENCE_ROUND, "int", "1 for the first finding of a growth, 2 for the next one of the same growth."),
+        Attribute(OBJECT_TYPE, "string", "Class whose instances are counted, those of subclasses among them."),
+        Attribute(SESSION_TYPE, "string", "Class of the session.", ("curl_cffi.Session", "curl_cffi.AsyncSession")),
+        Attribute(SESSION_STATE, "string", "Whether the session has been closed.", ("open", "closed")),
         Attribute(ALERT_ID, "string", "Identity of the alert: the same for the same cause."),
         Attribute(ALERT_NAME, "string", "Kind of alert.", ("memory_leak", "memory_limit_near")),
         Attribute(ALERT_STATE, "string", "State after the change.", ("pending", "firing", "resolved")),
@@ -454,6 +463,17 @@ PACKAGE_IMPORT_TIME: Final = "otel_memory.package.import.time"
 PACKAGE_IMPORT_USAGE: Final = "otel_memory.package.import.usage"
 PACKAGE_IMPORT_INCLUSIVE: Final = "otel_memory.package.import.inclusive_usage"
 PACKAGE_LIVE_USAGE: Final = "otel_memory.package.live.usage"
+OBJECT_COUNT: Final = "otel_memory.object.count"
+SESSION_COUNT: Final = "otel_memory.session.count"
+SESSION_LEAKED: Final = "otel_memory.session.leaked"
+HW_GPU_MEMORY_USAGE: Final = "hw.gpu.memory.usage"
+HW_GPU_MEMORY_LIMIT: Final = "hw.gpu.memory.limit"
+HW_GPU_MEMORY_UTILIZATION: Final = "hw.gpu.memory.utilization"
+GPU_PROCESS_MEMORY_USAGE: Final = "otel_memory.gpu.process.memory.usage"
+TORCH_ALLOCATED: Final = "otel_memory.torch.memory.allocated"
+TORCH_RESERVED: Final = "otel_memory.torch.memory.reserved"
+TORCH_PEAK: Final = "otel_memory.torch.memory.peak"
+TORCH_FRAGMENTATION: Final = "otel_memory.torch.memory.fragmentation"
 PROBE_TIME: Final = "otel_memory.probe.time"
 PROBE_FAILURES: Final = "otel_memory.probe.failures"
 PROBE_DROPPED: Final = "otel_memory.probe.dropped"
@@ -638,6 +658,75 @@ METRICS: Final[dict[str, Metric]] = {
             "gauge",
             "Live bytes that a package's code allocated, while tracemalloc is on; the 20 largest.",
             (PACKAGE_NAME,),
+        ),
+        Metric(
+            OBJECT_COUNT,
+            "{object}",
+            "gauge",
+            "Live instances of a class that the application chose to count.",
+            (OBJECT_TYPE,),
+        ),
+        Metric(
+            SESSION_COUNT,
+            "{session}",
+            "gauge",
+            "Sessions of a client library that are in memory, by whether they were closed.",
+            (SESSION_TYPE, SESSION_STATE),
+        ),
+        Metric(
+            SESSION_LEAKED,
+            "{session}",
+            "counter",
+            "Sessions of a client library that were let go without having been closed.",
+            (SESSION_TYPE,),
+        ),
+        Metric(
+            HW_GPU_MEMORY_USAGE, "By", "updowncounter", "GPU memory used.", (HW_ID, HW_NAME, HW_VENDOR), conventional=True
+        ),
+        Metric(
+            HW_GPU_MEMORY_LIMIT,
+            "By",
+            "updowncounter",
+            "Size of the GPU memory.",
+            (HW_ID, HW_NAME, HW_VENDOR),
+            conventional=True,
+        ),
+        Metric(
+            HW_GPU_MEMORY_UTILIZATION,
+            "1",
+            "gauge",
+            "Fraction of GPU memory used.",
+            (HW_ID, HW_NAME, HW_VENDOR),
+            conventional=True,
+        ),
+        Metric(
+            GPU_PROCESS_MEMORY_USAGE,
+            "By",
+            "gauge",
+            "GPU memory that the driver counts for this process.",
+            (HW_ID, HW_NAME, HW_VENDOR),
+        ),
+        Metric(TORCH_ALLOCATED, "By", "gauge", "GPU memory in use by torch tensors.", (HW_ID, HW_NAME)),
+        Metric(
+            TORCH_RESERVED,
+            "By",
+            "gauge",
+            "GPU memory that torch's caching allocator holds, in use or not.",
+            (HW_ID, HW_NAME),
+        ),
+        Metric(
+            TORCH_PEAK,
+            "By",
+            "gauge",
+            "Highest GPU memory in use by torch tensors so far, or since torch's own mark was reset.",
+            (HW_ID, HW_NAME),
+        ),
+        Metric(
+            TORCH_FRAGMENTATION,
+            "1",
+            "gauge",
+            "Share of the GPU memory held by torch's caching allocator that no tensor uses.",
+            (HW_ID, HW_NAME),
         ),
         Metric(PROBE_TIME, "s", "counter", "Processor time that the probe's own thread has used."),
         Metric(PROBE_FAILURES, "{failure}", "counter", "Readings and actions of the probe that failed.", (PROBE_PART,)),

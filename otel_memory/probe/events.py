@@ -129,7 +129,6 @@ class Events:
             names.EVENT_ID: event_id,
             names.THRESHOLD_NAME: rule.name,
             names.THRESHOLD_METRIC: rule.metric,
-            names.THRESHOLD_ATTRIBUTES: ",".join(f"{key}={value}" for key, value in rule.subject.attributes),
             names.THRESHOLD_COMPARISON: rule.comparison,
             names.THRESHOLD_BOUND: float(rule.bound),
             names.THRESHOLD_VALUE: float(crossing.value),
@@ -137,6 +136,8 @@ class Events:
             names.THRESHOLD_SEVERITY: rule.severity,
             names.PROCESS_PID: os.getpid(),
         }
+        if rule.subject.attributes:
+            attributes[names.THRESHOLD_ATTRIBUTES] = rule.subject.chosen
         if crossing.kind == "crossed":
             severity = _SEVERITY[rule.severity]
             name = names.EVENT_THRESHOLD_CROSSED

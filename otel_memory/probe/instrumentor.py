@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from otel_memory.probe.config import Configuration, Settings, SettingsError, unknown_variables
+from otel_memory.probe.config import Settings, SettingsError, unknown_variables
+from otel_memory.probe.declarative import off_in_file
 from otel_memory.probe.interpreter import in_main_interpreter
 
 if TYPE_CHECKING:
@@ -32,11 +33,12 @@ class MemoryInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base is
     ``uninstrument()`` ever raises; both may be called as often as one likes.
     """
 
-    configuration = Configuration
-    """What declarative configuration may set under ``instrumentation/development: python: otel_memory:``."""
+    # No class attribute ``configuration``: OpenTelemetry's declarative file then hands over all that stands under
+    # ``instrumentation/development: python: otel_memory:``, and an unknown key is refused here, with the nearest one.
 
     # On the class, because every call of the constructor runs __init__ on the one instance again.
     _probe: Probe | None = None
+    _refused = False
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """None: what is instrumented is the interpreter."""
@@ -44,6 +46,8 @@ class MemoryInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base is
 
     def instrument(self, **kwargs: Any) -> None:
         """Start the probe. What is wrong is logged with the name of the setting, and the probe then doesn't run."""
+        if kwargs.get("skip_dep_check") and (self._probe is not None or self._refused or off_in_file(os.environ)):
+            return  # the launcher comes after the declarative file, which has had the say
         try:
             super().instrument(**kwargs)
         except Exception:
@@ -67,7 +71,9 @@ class MemoryInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base is
             settings = Settings.load(os.environ, **kwargs)
         except SettingsError as error:
             _logger.error("otel-memory: %s. %s", error, _WITHOUT)
+            self._refused = True
             return
+        self._refused = False
         for sentence in unknown_variables(os.environ):
             _logger.warning("otel-memory: %s", sentence)
         if not settings.enabled:

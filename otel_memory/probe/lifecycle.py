@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
 
     from otel_memory.probe.config import Settings
-    from otel_memory.probe.thresholds import Crossing
+    from otel_memory.probe.thresholds import Crossing, Rule
 
 PART: Final = "lifecycle"
 STOP_SECONDS: Final = 2.0
@@ -69,6 +69,9 @@ class Probe:
         self._ticker: Ticker | None = None
         self._events: Events | None = None
         self._sinks: tuple[sinks.PrivateSink, ...] = ()
+        self._rules = settings.rules
+        self._rules_lock = threading.Lock()
+        self._observer: Callable[[str], sources.Observe | None] = lambda _metric: None
         self._background = Background(self.ledger)
         self._features: tuple[Feature, ...] = ()
         self._holds: dict[int, sdk_fork.Hold] = {}  # by thread, because several may fork at once
@@ -121,7 +124,9 @@ class Probe:
         undo = self._undo.append
         parts = self._parts = Parts(self._settings, self.ledger)
         undo((PART, parts.close))
+        self._rules = self._settings.rules
         gate = sources.Gate(self.ledger.failed, contrib.claimed)
+        self._observer = gate.observer
         undo((PART, gate.close))
         meter = get_meter(names.SCOPE, __version__, meter_provider=self._meter_provider)
         for part, unregister in parts.register(meter, gate):
@@ -178,8 +183,8 @@ class Probe:
 
     def _start_sampling(self, parts: Parts) -> None:
         self._sampler = sampler = Sampler(
-            self._settings.rules,
-            parts.readers(),
+            self._rules,
+            self._observer,
             parts.limit,
             self._tell,
             self.ledger,
@@ -188,6 +193,16 @@ class Probe:
         )
         self._ticker = Ticker(sampler.tick, self._settings.interval_seconds)
         self._ticker.start()
+
+    def change_rules(self, change: Callable[[tuple[Rule, ...]], tuple[Rule, ...]]) -> None:
+        """Judge by what ``change`` makes of the rules, from the next beat on, until the probe stops.
+
+        ``change`` must neither block nor change rules itself. Raises what it raises, and then changes nothing.
+        """
+        with self._rules_lock:
+            self._rules = change(self._rules)
+            if self._sampler is not None:
+                self._sampler.set_rules(self._rules)
 
     def _tell(self, crossing: Crossing, event_id: str, time_ns: int) -> None:
         sink = self._events
@@ -254,6 +269,7 @@ class Probe:
     def _after_fork_in_child(self) -> None:
         """Make this the child's own probe: own descriptors, locks, thread, readings and counts."""
         self._lock = threading.RLock()
+        self._rules_lock = threading.Lock()
         self._after_fork_in_parent()  # the locks that the forking thread took are the child's to give back, too
         self._holds = {}
         self.ledger.reset()

@@ -1,4 +1,4 @@
-"""What a running probe is made of: its sources, how rules read them, and their registration on a meter.
+"""What a running probe is made of: its sources, and their registration on a meter.
 
 Owns the wiring of sources to settings. Starts no thread and registers no hook of the interpreter.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from otel_memory import names
 from otel_memory.probe import operations
 from otel_memory.probe.sources.gc import GcSource
 from otel_memory.probe.sources.heap import HeapSource
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from otel_memory.probe.config import Settings
     from otel_memory.probe.ledger import Ledger
-    from otel_memory.probe.sampler import Read
     from otel_memory.probe.sources import Gate, Undo
 
 
@@ -52,20 +50,6 @@ class Parts:
         yield "heap", self.heap.register(meter, gate)
         yield "gc", self.gc.register(meter, gate)
         yield "operations", operations.TABLE.register(meter, gate)
-
-    def readers(self) -> dict[str, Read]:
-        """A reader for each metric that a rule may be about."""
-        process, limits, heap = self.process, self.limits, self.heap
-        return {
-            names.PROCESS_MEMORY_USAGE: lambda: process.latest().rss_bytes,
-            names.PROCESS_MEMORY_VIRTUAL: lambda: process.latest().virtual_bytes,
-            names.PROCESS_MEMORY_UTILIZATION: limits.utilization,
-            names.SYSTEM_MEMORY_UTILIZATION: lambda: limits.latest().host_utilization,
-            names.HEAP_USAGE: lambda: _sum(heap.latest().arena_bytes, heap.latest().mmap_bytes),
-            names.PYTHON_BLOCK_COUNT: lambda: heap.latest().blocks,
-            names.PROCESS_THREAD_COUNT: lambda: process.latest().thread_count,
-            names.PROCESS_FD_COUNT: lambda: process.latest_slow().fd_count,
-        }
 
     def limit(self) -> float | None:
         """Bytes of the limit."""
@@ -99,8 +83,3 @@ class Parts:
     def close(self) -> None:
         """Give the descriptors back."""
         self.process.close()
-
-
-def _sum(*values: int | None) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None

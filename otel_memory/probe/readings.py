@@ -5,13 +5,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from itertools import islice, pairwise
-from statistics import median
+from statistics import median, median_low
 from typing import Final, NamedTuple
 
 MAX_READINGS: Final = 600
 """Readings a ring keeps at most; a longer window is kept at a coarser resolution."""
-_BLOCKS: Final = 20
-_LEAST_READINGS: Final = 6
+_BLOCKS: Final = 21
+LEAST_READINGS: Final = 6
+"""Fewer in a window are no trend."""
 
 
 class Reading(NamedTuple):
@@ -33,16 +34,18 @@ class Ring:
     """The newest readings of one metric, oldest first: at most ``seconds`` of them and at most ``MAX_READINGS``.
 
     A window too long for that is thinned: a reading that follows too soon takes the place of the one before it,
-    so ``latest`` is always the newest.
+    so ``latest`` is always the newest. A ring goes on with what ``earlier`` holds.
     """
 
     __slots__ = ("_growth", "_readings", "_seconds", "_spacing")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, earlier: Ring | None = None) -> None:
         self._seconds = seconds
         self._spacing = seconds / (MAX_READINGS - 2)
         self._readings: deque[Reading] = deque(maxlen=MAX_READINGS)
         self._growth: dict[float, Growth | None] = {}  # by window; several rules ask for the same one
+        for reading in () if earlier is None else earlier._readings:
+            self.add(reading.time, reading.value)
 
     def add(self, time: float, value: float | None) -> None:
         """Remember a reading. ``None`` (it failed) is a gap, and so is one that is not newer than the last."""
@@ -81,35 +84,43 @@ class Ring:
             return None
         readings = self.since(latest.time - window_seconds)
         span = latest.time - readings[0].time
-        if len(readings) < _LEAST_READINGS or span < window_seconds / 2:
+        if len(readings) < LEAST_READINGS or span < window_seconds / 2:
             return None
         slope, start = robust_line(readings)
         return Growth(slope, start, span)
 
 
 def robust_line(readings: list[Reading]) -> tuple[float, float]:
-    """Slope per second and the line's level at the first reading, by the Theil-Sen estimator.
+    """Slope per second and the line's level at the first reading, by repeated medians.
 
-    The slope is the median of the slopes between all pairs (Theil 1950, Sen 1968), the level the median residual.
-    Up to 29 % of the readings may lie anywhere without moving it, so neither a spike nor a one-off step early or late
-    in the window counts as growth. More than 20 readings are first gathered into 20 blocks of equal number,
-    each one's median standing for it, which bounds the cost at 190 pairs.
+    The slope is the median over the readings of the median slope from each to all others, the level the median residual
+    (Siegel, "Robust regression using repeated medians", Biometrika 1982). Up to half of the readings may lie anywhere
+    without moving it, so a spike is no growth. Neither is one step, wherever in the window it stands (a model that is
+    loaded, a gap in which the process was stopped): of each reading's slopes the lower median is taken, and the
+    readings are odd in number, so that the side of the step that has more of them decides. More than 21 readings are
+    first gathered into 21 blocks of equal number, each one's median standing for it, which bounds the cost at 210
+    pairs.
     """
     points = _blocks(readings)
-    slopes = [
-        (later.value - earlier.value) / (later.time - earlier.time)
-        for index, earlier in enumerate(points)
-        for later in points[index + 1 :]
-    ]
-    slope = median(slopes)
+    slopes: list[list[float]] = [[] for _ in points]
+    for index, earlier in enumerate(points):
+        for other in range(index + 1, len(points)):
+            later = points[other]
+            slope = (later.value - earlier.value) / (later.time - earlier.time)
+            slopes[index].append(slope)
+            slopes[other].append(slope)
+    slope = median_low([median_low(each) for each in slopes])
     origin = readings[0].time
     return slope, median([point.value - slope * (point.time - origin) for point in points])
 
 
 def _blocks(readings: list[Reading]) -> list[Reading]:
+    """An odd number of readings that stand for ``readings``."""
     count = len(readings)
-    if count <= _BLOCKS:
+    blocks = min(_BLOCKS, count - (count + 1) % 2)
+    if count == blocks:
         return readings
-    edges = [count * index // _BLOCKS for index in range(_BLOCKS + 1)]
-    blocks = [readings[start:end] for start, end in pairwise(edges)]
-    return [Reading(median([r.time for r in block]), median([r.value for r in block])) for block in blocks]
+    edges = [count * index // blocks for index in range(blocks + 1)]
+    # An odd number in each, so that the median is a reading's value, on one side of a step and never between.
+    gathered = [readings[start + (end - start + 1) % 2 : end] for start, end in pairwise(edges)]
+    return [Reading(median([r.time for r in block]), median([r.value for r in block])) for block in gathered]

@@ -1,33 +1,22 @@
-"""The text form of threshold rules, as the environment variable and the ``thresholds`` argument take it. Pure.
+"""The text form of threshold rules: environment variable, argument, rules file, declarative file.
 
-Entries are separated by ``;`` (or a line break). One entry is ``[NAME =] CONDITION [: OPTION]…``.
-
-=============================  ===================================================================
-condition                      means
-=============================  ===================================================================
-``rss>512MiB``                 the reading is above a level
-``rss>5MB/s``                  it grows faster than that (``/s``, ``/min``, ``/h``); window 60 s
-``rss+20%/10min``              it grew by more than that share over the window
-``limit>90%``                  memory in use is above that share of the limit
-``system>85%``                 the host's memory in use is above that share
-``threads>200``, ``fds>900``   a count
-=============================  ===================================================================
-
-Metrics: ``rss``, ``virtual``, ``heap`` (C allocator), ``blocks`` (of the Python allocator), ``threads``, ``fds``,
-``system``, ``limit``. Options: a severity (``info``, ``warning``, ``critical``), ``for=30s`` (only when it stays
-over that long), ``clear=80%`` (recovers below that share of the bound), ``cooldown=5min`` (least time between two
-crossings), ``window=2min`` (of a growth). The entry ``none`` turns the built-in rules off; otherwise entries come
-beside them, and an entry that bears a built-in rule's name takes its place.
+Entries are separated by ``;`` or a line break; from ``#`` to the end of its line is a comment. One entry is
+``[NAME =] SUBJECT CONDITION [: OPTION]…``, or ``none``, which turns the built-in rules off. Without it entries come
+beside the built-in rules, and one that bears a built-in rule's name takes its place. ``SYNTAX`` below is the reference
+that docs/settings.md shows. Pure.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 from otel_memory import names
-from otel_memory.probe.thresholds import BUILT_IN, Comparison, Rule, Severity
+from otel_memory.probe.readings import LEAST_READINGS
+from otel_memory.probe.thresholds import BUILT_IN, MAX_WINDOW_SECONDS, Comparison, Rule, Severity
 from otel_memory.probe.units import parse_duration, parse_share, parse_size
 
 MAX_RULES: Final = 64
@@ -43,10 +32,40 @@ METRICS: Final = {
     "system": names.SYSTEM_MEMORY_UTILIZATION,
     "limit": names.PROCESS_MEMORY_UTILIZATION,
 }
-_CONDITION: Final = re.compile(r"(?P<alias>[a-z]+)\s*(?P<sign>[>+])\s*(?P<bound>[^/]+?)\s*(?:/\s*(?P<per>[^/]+))?")
+SYNTAX: Final = (
+    ("`rss>512MiB`", "the reading is above a level, in bytes or with a unit"),
+    ("`threads>200`", "a count is above that"),
+    ("`limit>90%`, `system>85%`", "a share is above that; `limit` is memory in use as a share of the limit"),
+    ("`heap>50%`", "of a metric in bytes: its share of the limit is above that"),
+    ("`rss>5MB/s`", "it grows faster than that (`/s`, `/min` or `/h`), over a window of 60 s"),
+    ("`rss+20%/10min`", "it grew by more than that share over the window"),
+    ("`process.paging.faults{system.paging.fault.type=major}>50/s`", "any metric, of its points the chosen ones"),
+    ("`name = rss>1GiB`", "a name of its own; else the rule is named as it is written"),
+    ("`…:critical`", "severity: `info`, `warning` (the default) or `critical`"),
+    ("`…:for=30s`", "crosses only when it has been over the bound for so long"),
+    ("`…:clear=80%`", "recovers below that share of the bound; default 90 %, of shares 95 %, of growth 50 %"),
+    ("`…:cooldown=5min`", "least time between two crossings; default 15 min; a recovery is never held back"),
+    ("`…:window=2min`", "window of a growth"),
+    ("`none`", "leaves the built-in rules out"),
+)
+"""(form, meaning) of all that an entry may say."""
+
+_CONDITION: Final = re.compile(
+    r"(?P<subject>[a-zA-Z][a-zA-Z0-9_.]*)\s*(?P<choice>\{\})?\s*(?P<sign>[>+])\s*(?P<bound>[^/]+?)\s*(?:/\s*(?P<per>[^/]+))?"
+)
+_CHOICE: Final = re.compile(r"\{([^{}]*)\}")
+_ENTRY: Final = re.compile(r"(?:[^;\n#{]|\{[^}\n]*\}|\{)+|#[^\n]*")
 _PER_SECONDS: Final = {"s": 1, "min": 60, "h": 3600}
 _DEFAULT_WINDOW: Final = 60.0
 _SHAPE: Final = "a rule such as rss>512MiB:critical, rss+20%/10min, rss>5MB/s or limit>90%"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What one place asks for: rules of its own, and whether the built-in ones come beside them."""
+
+    own: tuple[Rule, ...] = ()
+    built_in: bool = True
 
 
 def parse_rules(text: str) -> tuple[Rule, ...]:
@@ -55,25 +74,70 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
     Raises:
         ValueError: an entry is not a rule; the message quotes the entry and says what was expected.
     """
-    entries = [entry.strip() for entry in re.split(r"[;\n]", text)]
-    built_in = () if any(entry.lower() == "none" for entry in entries) else BUILT_IN
-    return combine(built_in, [parse_rule(entry) for entry in entries if entry and entry.lower() != "none"])
+    return combine(parse_given(text))
 
 
-def combine(built_in: tuple[Rule, ...], own: list[Rule]) -> tuple[Rule, ...]:
-    """Built-in rules whose name is not taken by one of ``own``, then ``own``.
+def parse_given(text: str) -> Given:
+    """What ``text`` asks for. Raises as ``parse_rules``."""
+    return gather(parse_rule(entry) if entry.lower() != "none" else None for entry in _entries(text))
+
+
+def parse_lines(text: str) -> Given:
+    """What the text of a file asks for. Raises as ``parse_rules``, with the number of the line in the message."""
+    found: list[Rule | None] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        for entry in _entries(line):
+            try:
+                found.append(parse_rule(entry) if entry.lower() != "none" else None)
+            except ValueError as error:
+                raise ValueError(f"line {number}, {error}") from None
+    return gather(found)
+
+
+def gather(rules: Iterable[Rule | None]) -> Given:
+    """Rules of one place; ``None`` stands for the entry ``none``.
 
     Raises:
-        ValueError: two of ``own`` bear one name, or there are more than 64 rules.
+        ValueError: two of them bear one name.
     """
+    listed = list(rules)
+    own = tuple(rule for rule in listed if rule is not None)
     taken = [rule.name for rule in own]
     twice = sorted({name for name in taken if taken.count(name) > 1})
     if twice:
         raise ValueError(f"expected each rule once: {twice[0]!r} stands there twice")
-    rules = (*(rule for rule in built_in if rule.name not in taken), *own)
+    return Given(own, None not in listed)
+
+
+def combine(*places: Given) -> tuple[Rule, ...]:
+    """The rules of all places, the built-in ones first unless one of the places leaves them out.
+
+    Where two bear one name the later one takes the place of the earlier.
+
+    Raises:
+        ValueError: there are more than 64.
+    """
+    rules = {rule.name: rule for rule in BUILT_IN if all(place.built_in for place in places)}
+    for place in places:
+        for rule in place.own:
+            rules.pop(rule.name, None)
+            rules[rule.name] = rule
     if len(rules) > MAX_RULES:
         raise ValueError(f"expected at most {MAX_RULES} rules, not {len(rules)}")
-    return rules
+    return tuple(rules.values())
+
+
+def judgeable(rule: Rule, interval_seconds: float) -> Rule:
+    """``rule`` with a window that holds at least twelve readings, because fewer than six are no trend."""
+    least = min(2 * LEAST_READINGS * interval_seconds, MAX_WINDOW_SECONDS)
+    return replace(rule, window_seconds=least) if 0 < rule.window_seconds < least else rule
+
+
+def _entries(text: str) -> Iterator[str]:
+    for match in _ENTRY.finditer(text):
+        entry = match[0].strip()
+        if entry and not entry.startswith("#"):
+            yield entry
 
 
 def parse_rule(entry: str) -> Rule:
@@ -83,49 +147,87 @@ def parse_rule(entry: str) -> Rule:
         ValueError: the message quotes ``entry`` and says what was expected.
     """
     try:
-        return _parse_rule(entry)
+        return _parse_rule(entry.strip())
     except ValueError as error:
         raise ValueError(f"in {entry!r}: {error}") from None
 
 
 def _parse_rule(entry: str) -> Rule:
-    head, *options = (part.strip() for part in entry.split(":"))
+    # What stands in braces is taken out first: an attribute's value may hold any of the signs that mean something else.
+    choice = _CHOICE.search(entry)
+    plain = entry if choice is None else f"{entry[: choice.start()]}{{}}{entry[choice.end() :]}"
+    head, *options = (part.strip() for part in plain.split(":"))
     given, equals, condition = head.rpartition("=")
     if equals and not given.strip():
         raise ValueError("expected a name before '='")
-    name = given.strip() or re.sub(r"\s+", "", condition)
+    name = given.strip() or re.sub(r"\s+", "", condition).replace("{}", "" if choice is None else choice[0], 1)
     if len(name) > MAX_NAME:
         raise ValueError(f"expected a name of at most {MAX_NAME} characters")
-    match = _CONDITION.fullmatch(condition.strip().lower())
-    if match is None:
+    match = _CONDITION.fullmatch(condition.strip())
+    if match is None or "{" in plain.replace("{}", "", 1 if match["choice"] else 0):
+        if "{" in plain or "}" in plain:
+            raise ValueError("expected attributes in one pair of braces behind the metric: heap{key=value,…}>512MiB")
         raise ValueError(f"expected {_SHAPE}")
-    alias, sign, bound, per = match["alias"], match["sign"], match["bound"], match["per"]
-    if alias not in METRICS:
-        raise ValueError(f"expected one of {', '.join(METRICS)} before {sign!r}, not {alias!r}")
-    rule = _condition(name, alias, sign, bound, per)
+    metric = _metric(match["subject"].lower(), match["sign"])
+    attributes = () if choice is None else _attributes(metric, choice[1])
+    rule = _condition(name, metric, match["sign"], match["bound"].lower(), (match["per"] or "").lower() or None)
+    rule = replace(rule, attributes=attributes)
     for option in options:
         rule = _with_option(rule, option)
     return rule
 
 
-def _condition(name: str, alias: str, sign: str, bound: str, per: str | None) -> Rule:
-    metric = METRICS[alias]
+def _metric(subject: str, sign: str) -> names.Metric:
+    metric = names.METRICS.get(METRICS.get(subject, subject))
+    if metric is None:
+        close = difflib.get_close_matches(subject, [*METRICS, *names.METRICS], n=1, cutoff=0.8)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(
+            f"expected one of {', '.join(METRICS)} or the name of a metric before {sign!r}, not {subject!r}{meant}"
+        )
+    return metric
+
+
+def _attributes(metric: names.Metric, text: str) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for each in text.split(","):
+        key, equals, value = (part.strip() for part in each.partition("="))
+        if not equals or not key or not value:
+            raise ValueError(f"expected attributes such as {{{(*metric.attributes, 'key')[0]}=value}}")
+        pairs.append((key, value))
+    return tuple(pairs)
+
+
+def _condition(name: str, metric: names.Metric, sign: str, bound: str, per: str | None) -> Rule:
     if sign == "+":
         if not bound.endswith("%") or per is None:
             raise ValueError("expected a growth such as rss+20%/10min")
-        return Rule(name, metric, "percent_change", _percent(bound), window_seconds=parse_duration(per), clear=0.5)
-    if alias in ("limit", "system"):
+        window = parse_duration(per)
+        return Rule(name, metric.name, "percent_change", _percent(bound), window_seconds=window, clear=0.5)
+    if metric.name in (METRICS["limit"], METRICS["system"]):
         if per is not None:
-            raise ValueError(f"expected a share such as {alias}>85%")
-        comparison: Comparison = "share_of_limit" if alias == "limit" else "greater_than"
-        return Rule(name, metric, comparison, parse_share(bound), clear=0.95)
-    level = parse_size(bound) if names.METRICS[metric].unit == "By" else _count(bound)
+            raise ValueError("expected a share such as limit>85%")
+        comparison: Comparison = "share_of_limit" if metric.name == METRICS["limit"] else "greater_than"
+        return Rule(name, metric.name, comparison, parse_share(bound), clear=0.95)
+    if metric.unit == "By" and bound.endswith("%") and per is None:
+        return Rule(name, metric.name, "share_of_limit", parse_share(bound), clear=0.95)
+    level = _level(metric.unit, bound)
     if per is None:
-        return Rule(name, metric, "greater_than", level)
+        return Rule(name, metric.name, "greater_than", level)
     if per not in _PER_SECONDS:
         raise ValueError(f"expected a rate per s, min or h, not per {per!r}")
     rate = level / _PER_SECONDS[per]
-    return Rule(name, metric, "growth_per_second", rate, window_seconds=_DEFAULT_WINDOW, clear=0.5)
+    return Rule(name, metric.name, "growth_per_second", rate, window_seconds=_DEFAULT_WINDOW, clear=0.5)
+
+
+def _level(unit: str, bound: str) -> float:
+    if unit == "By":
+        return parse_size(bound)
+    if unit == "s":
+        return parse_duration(bound)
+    if unit == "1" and bound.endswith("%"):
+        return parse_share(bound)
+    return _count(bound)
 
 
 def _percent(text: str) -> float:

@@ -10,17 +10,22 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from otel_memory.probe.ledger import LOGGER
 from otel_memory.probe.readings import Ring
-from otel_memory.probe.thresholds import Crossing, Rule, State, evaluate
+from otel_memory.probe.subjects import value_of
+from otel_memory.probe.thresholds import Crossing, Rule, State, Subject, evaluate
 
 if TYPE_CHECKING:
     from otel_memory.probe.ledger import Ledger
+    from otel_memory.probe.sources import Observe
 
 THREAD_NAME: Final = "otel-memory-sampler"
+PATIENCE_SECONDS: Final = 60.0
+"""A subject that is observed but has had no value for so long, from the start on, is told of."""
 
 Read = Callable[[], float | None]
 """Reads one number now; None is "could not be read"."""
@@ -29,9 +34,10 @@ Read = Callable[[], float | None]
 class Sampler:
     """One process's readings and judgements.
 
-    ``readers`` gives a reader for each metric that a rule reads, ``limit`` the limit in bytes. ``refresh`` are (part,
-    action) that make the sources read and give the features their beat, called with the tick's time; ``drains`` hand to
-    the SDK what has gathered since the last tick. ``tell(crossing, event_id, time_ns)`` takes crossings and recoveries.
+    ``observer(metric name)`` gives what observes a metric, None where nobody does; ``limit`` the limit in bytes.
+    ``refresh`` are (part, action) that make the sources read and give the features their beat, called with the tick's
+    time; ``drains`` hand to the SDK what has gathered since the last tick. ``tell(crossing, event_id, time_ns)`` takes
+    crossings and recoveries.
     ``wall_ns`` is the time of day that events bear; ticks themselves are on a monotonic clock, so that a step of the
     time of day moves no window.
     """
@@ -39,7 +45,7 @@ class Sampler:
     def __init__(
         self,
         rules: Iterable[Rule],
-        readers: Mapping[str, Read],
+        observer: Callable[[str], Observe | None],
         limit: Read,
         tell: Callable[[Crossing, str, int], object],
         ledger: Ledger,
@@ -48,21 +54,20 @@ class Sampler:
         wall_ns: Callable[[], int] = time.time_ns,
         cpu: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._rules = [rule for rule in rules if rule.metric in readers]
-        self._readers = {rule.metric: readers[rule.metric] for rule in self._rules}
-        self._limit = limit if any(rule.comparison == "share_of_limit" for rule in self._rules) else _unknown
+        self._observer = observer
+        self._limit = limit
         self._tell = tell
         self._ledger = ledger
         self._refresh = tuple(refresh)
         self._drains = tuple(drains)
         self._wall_ns = wall_ns
         self._cpu = cpu
-        windows = {
-            metric: max(rule.window_seconds for rule in self._rules if rule.metric == metric)
-            for metric in self._readers
-        }
-        self._rings = {metric: Ring(seconds) for metric, seconds in windows.items()}
-        self._states = {rule.name: State() for rule in self._rules}
+        self._rules = tuple(rules)
+        self._judged: tuple[Rule, ...] = ()  # those that rings and states are for; the thread's own, as these are
+        self._rings: dict[Subject, Ring] = {}
+        self._states: dict[str, tuple[Rule, State]] = {}
+        self._last_serial = 0
+        self._since: dict[Subject, float] = {}  # subjects without a value yet, and when that began
         self._run_id = uuid.uuid4()
         self.cpu_seconds = 0.0
         """Processor time that all ticks so far have used."""
@@ -78,13 +83,59 @@ class Sampler:
         with self.calling_out:
             for part, action in self._drains:
                 self._ledger.guard(part, action)
-        for metric, read in self._readers.items():
-            self._rings[metric].add(now, self._read(metric, read))
-        limit = self._read("limits", self._limit)
-        for rule in self._rules:
+        rules = self._rules
+        if rules is not self._judged:
+            self._prepare(rules, now)
+        for subject, ring in self._rings.items():
+            ring.add(now, self._read(subject.metric, partial(self._value, subject, now)))
+        share = any(rule.comparison == "share_of_limit" for rule in rules)
+        limit = self._read("limits", self._limit) if share else None
+        for rule in rules:
             self._judge(rule, limit, now)
         self.ticks += 1
         self.cpu_seconds += max(0.0, self._cpu() - began)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules that are judged."""
+        return self._rules
+
+    def set_rules(self, rules: Iterable[Rule]) -> None:
+        """Judge by ``rules`` from the next beat on; from any thread. A rule that stays goes on where it was."""
+        self._rules = tuple(rules)
+
+    def _prepare(self, rules: tuple[Rule, ...], now: float) -> None:
+        """Rings and states for ``rules``, what was gathered for those that stay kept."""
+        windows: dict[Subject, float] = {}
+        for rule in rules:
+            windows[rule.subject] = max(windows.get(rule.subject, 0.0), rule.window_seconds)
+        self._rings = {subject: Ring(seconds, self._rings.get(subject)) for subject, seconds in windows.items()}
+        self._since = {subject: self._since.get(subject, now) for subject, ring in self._rings.items() if not len(ring)}
+        # No serial is given out twice, so that another rule of a name that was there before has ids of its own.
+        self._last_serial = max([self._last_serial, *(state.episodes for _, state in self._states.values())])
+        kept = {rule.name: state for rule, state in self._states.values() if rule in rules}
+        self._states = {rule.name: (rule, kept.get(rule.name) or State(episodes=self._last_serial)) for rule in rules}
+        self._judged = rules
+
+    def _value(self, subject: Subject, now: float) -> float | None:
+        observe = self._observer(subject.metric)
+        value = None if observe is None else value_of(subject, observe())
+        if subject in self._since:
+            if value is not None:
+                del self._since[subject]
+            elif observe is None or now - self._since[subject] >= PATIENCE_SECONDS:
+                del self._since[subject]
+                self._tell_unread(subject, observed=observe is not None)
+        return value
+
+    def _tell_unread(self, subject: Subject, observed: bool) -> None:
+        concerned = ", ".join(rule.name for rule in self._judged if rule.subject == subject)
+        why = (
+            f"has had no value in {PATIENCE_SECONDS:g} s"
+            if observed
+            else "is emitted by nothing that runs here (some metrics come with a setting)"
+        )
+        LOGGER.warning("otel-memory: %s %s; not judged without one: %s", subject, why, concerned)
 
     def _read(self, part: str, read: Read) -> float | None:
         try:
@@ -95,8 +146,8 @@ class Sampler:
 
     def _judge(self, rule: Rule, limit: float | None, now: float) -> None:
         try:
-            state, crossing = evaluate(rule, self._states[rule.name], self._rings[rule.metric], limit, now)
-            self._states[rule.name] = state
+            state, crossing = evaluate(rule, self._states[rule.name][1], self._rings[rule.subject], limit, now)
+            self._states[rule.name] = rule, state
             if crossing is not None:
                 with self.calling_out:
                     self._tell(crossing, self.event_id(rule, crossing.serial), self._wall_ns())
@@ -106,10 +157,6 @@ class Sampler:
     def event_id(self, rule: Rule, serial: int) -> str:
         """Identity of one episode of a rule: the same for crossing and recovery, unlike that of any other process."""
         return str(uuid.uuid5(self._run_id, f"{rule.name}\n{serial}"))
-
-
-def _unknown() -> float | None:
-    return None
 
 
 def next_deadline(deadline: float, now: float, interval: float) -> float:

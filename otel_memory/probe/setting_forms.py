@@ -11,7 +11,8 @@ import os
 import re
 from collections.abc import Callable, Sequence
 
-from otel_memory.probe.rules import Given, gather, parse_given, read_rules
+from otel_memory.probe.rules import Given, gather, parse_given
+from otel_memory.probe.rules_file import read_rules
 from otel_memory.probe.thresholds import Rule
 from otel_memory.probe.units import DURATION, SIZE, parse_duration, parse_share, parse_size
 

@@ -1,14 +1,15 @@
 """Judges readings against rules. Pure: numbers and times in, decisions out; reads no clock and sends nothing.
 
-A rule looks at a ring of readings of one metric. A crossing is told once, and so is its recovery; both belong to one
-episode. What is not known (no reading, no limit, a window not yet half full) decides nothing: a gap neither starts nor
-ends an episode.
+A rule looks at a ring of readings of one subject: a metric, or those of its points that bear chosen attributes.
+A crossing is told once, and so is its recovery; both belong to one episode. What is not known (no reading, no limit, a
+window not yet half full) decides nothing: a gap neither starts nor ends an episode.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from otel_memory import names
 from otel_memory.probe.readings import Ring
@@ -16,14 +17,33 @@ from otel_memory.probe.readings import Ring
 Comparison = Literal["greater_than", "percent_change", "growth_per_second", "share_of_limit"]
 Severity = Literal["info", "warning", "critical"]
 
+
+class Subject(NamedTuple):
+    """What a rule reads: ``metric``, of its points those that bear all of ``attributes`` (keys in rising order)."""
+
+    metric: str
+    attributes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def chosen(self) -> str:
+        """The attributes as a user writes them."""
+        return ",".join(f"{key}={value}" for key, value in self.attributes)
+
+    def __str__(self) -> str:
+        return f"{self.metric}{{{self.chosen}}}" if self.attributes else self.metric
+
+
 WINDOWED: Final = ("percent_change", "growth_per_second")
+MAX_WINDOW_SECONDS: Final = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One threshold.
 
-    ``metric`` names what is read. ``comparison`` and ``bound``: ``greater_than`` in the metric's own unit,
+    ``metric`` names what is read: any gauge, counter or up-down counter of the probe; ``attributes`` choose among its
+    points. What stands for several points is their sum, or where the unit is 1 (shares, levels) the highest of them.
+    ``comparison`` and ``bound``: ``greater_than`` in the metric's own unit,
     ``percent_change`` in % over the window, ``growth_per_second`` in the metric's unit per second, ``share_of_limit``
     0 to 1 (of a metric in bytes, or ``process.memory.utilization``, which is such a share). ``window_seconds`` is what
     the two growth comparisons look at. The rule speaks when the value has been over the bound for ``for_seconds``, and
@@ -43,12 +63,17 @@ class Rule:
     clear: float = 0.9
     cooldown_seconds: float = 900.0
     severity: Severity = "warning"
+    attributes: Mapping[str, str | int] | tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("name is empty")
-        if self.metric not in names.METRICS:
+        metric = names.METRICS.get(self.metric)
+        if metric is None:
             raise ValueError(f"metric {self.metric!r} is not one of otel-memory's")
+        if metric.kind == "histogram":
+            raise ValueError(f"metric {self.metric!r} is a histogram; a rule reads gauges and counters")
+        object.__setattr__(self, "attributes", _checked(metric, self.attributes))
         if self.comparison not in ("greater_than", "percent_change", "growth_per_second", "share_of_limit"):
             raise ValueError(f"comparison {self.comparison!r} is not known")
         if self.severity not in ("info", "warning", "critical"):
@@ -59,14 +84,39 @@ class Rule:
             raise ValueError(f"clear {self.clear!r} must be above 0 and at most 1")
         if not (self.for_seconds >= 0 and self.cooldown_seconds >= 0):
             raise ValueError("for_seconds and cooldown_seconds must be 0 or more")
-        if self.comparison in WINDOWED and not 0 < self.window_seconds <= 86400:
+        if self.comparison in WINDOWED and not 0 < self.window_seconds <= MAX_WINDOW_SECONDS:
             raise ValueError(f"window_seconds {self.window_seconds!r} must be above 0 and at most a day")
 
     @property
     def unit(self) -> str:
-        """Unit of bound and value as events carry it: ``By``, ``By/s``, ``%``, ``1`` or ``1/s``."""
-        base = "By" if names.METRICS[self.metric].unit == "By" else "1"
+        """Unit of bound and value as events carry it: ``By``, ``s``, ``1``, one of them with ``/s``, or ``%``."""
+        unit = names.METRICS[self.metric].unit
+        base = unit if unit in ("By", "s") else "1"
         return {"greater_than": base, "growth_per_second": f"{base}/s", "percent_change": "%"}.get(self.comparison, "1")
+
+    @property
+    def subject(self) -> Subject:
+        """What is read for this rule."""
+        return Subject(self.metric, tuple(self.attributes))  # type: ignore[arg-type]  # __post_init__ made it one
+
+
+def _checked(metric: names.Metric, given: object) -> tuple[tuple[str, str], ...]:
+    """The chosen attributes in rising order of their keys.
+
+    Raises:
+        ValueError: the metric has no such attribute, or that attribute no such value.
+    """
+    if not isinstance(given, Mapping | tuple):
+        raise ValueError(f"attributes {given!r} must be a dict")
+    chosen = {key: str(value) for key, value in dict(given).items()}
+    for key, value in chosen.items():
+        if key not in metric.attributes:
+            known = f"its attributes are {', '.join(metric.attributes)}" if metric.attributes else "it has none"
+            raise ValueError(f"attribute {key!r} is not one of {metric.name}: {known}")
+        allowed = names.ATTRIBUTES[key].values if key in names.ATTRIBUTES else ()
+        if allowed and value not in allowed:
+            raise ValueError(f"{key} is one of {', '.join(allowed)}, not {value!r}")
+    return tuple(sorted(chosen.items()))
 
 
 _GIB: Final = 1024**3

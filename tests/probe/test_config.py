@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, fields
+import os
+from dataclasses import FrozenInstanceError
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
 from otel_memory import names
 from otel_memory.probe import environment_variables
-from otel_memory.probe.config import PREFIX, Configuration, Settings, SettingsError, descriptions, unknown_variables
+from otel_memory.probe.config import PREFIX, Settings, SettingsError, descriptions, unknown_variables
+from otel_memory.probe.rules import parse_rule
 from otel_memory.probe.thresholds import BUILT_IN, Rule
 
 
@@ -109,7 +112,9 @@ def test_an_error_names_the_variable_the_value_and_what_is_expected(name: str, v
         ("limit", False),
         ("thresholds", 7),
         ("thresholds", [1, 2]),
-        ("thresholds", [Rule("peak", names.MEMORY_PEAK, "greater_than", 1)]),
+        ("thresholds", ["rss>1MB", 1]),
+        ("thresholds_file", 3),
+        ("thresholds_file", "/nowhere/rules"),
         ("events", []),
         ("events", 3),
         ("pressure_levels", [0.1, 0.2, True]),
@@ -155,6 +160,71 @@ def test_arguments_of_declarative_configuration_are_taken_as_they_come() -> None
 def test_rules_can_be_given_as_objects_beside_the_built_in_ones() -> None:
     own = Rule("mine", names.PROCESS_MEMORY_USAGE, "greater_than", 5)
     assert Settings.load({}, thresholds=[own]).rules == (*BUILT_IN, own)
+    rules = Settings.load({}, thresholds=[own, "none", "fds>9"]).rules
+    assert [rule.name for rule in rules] == ["mine", "fds>9"]
+
+
+# --- a file of rules ----------------------------------------------------------------------------------------
+
+
+def from_file(content: str | bytes, folder: Path, **environment: str) -> Settings:
+    path = folder / "rules"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return Settings.load({PREFIX + "THRESHOLDS_FILE": str(path), **environment})
+
+
+def test_a_file_holds_one_rule_a_line_with_comments(tmp_path: Path) -> None:
+    settings = from_file("# ours\n\nbig = rss>1GiB:critical  # a page\r\nfds>900; threads>90\n", tmp_path)
+    assert settings.rules == (
+        *BUILT_IN,
+        *(parse_rule(text) for text in ("big=rss>1GiB:critical", "fds>900", "threads>90")),
+    )
+
+
+def test_the_variable_wins_over_the_file_and_the_file_over_the_built_in_rules(tmp_path: Path) -> None:
+    settings = from_file(
+        "memory_growth=rss+50%/1h\nbig=rss>1GiB\nfds>900\n", tmp_path, **{PREFIX + "THRESHOLDS": "big=rss>2GiB"}
+    )
+    by_name = {rule.name: rule for rule in settings.rules}
+    assert len(by_name) == len(settings.rules) == len(BUILT_IN) + 2
+    assert (by_name["memory_growth"].bound, by_name["big"].bound) == (50, 2**31)
+    assert {rule.name for rule in from_file("none\nfds>900", tmp_path).rules} == {"fds>900"}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("fds>900\n\nrss>much # hm\n", "line 3, in 'rss>much': expected a size"),
+        ("fds>900\nfds>900\n", "'fds>900' stands there twice"),
+        (b"fds>900\n\xff\xfe", "line 2: expected UTF-8"),
+        ("#" * 70_000, "at most 65536 bytes"),
+        ("\n".join(f"fds>{count}" for count in range(1, 80)), "at most 64 rules"),
+    ],
+)
+def test_an_error_in_a_file_names_the_variable_the_file_and_the_line(
+    content: str | bytes, expected: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError) as raised:
+        from_file(content, tmp_path)
+    assert str(raised.value).startswith(f"{PREFIX}THRESHOLDS_FILE='{tmp_path / 'rules'}': ")
+    assert expected in str(raised.value)
+
+
+def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, expected in [
+        (tmp_path / "nothing", "No such file"),
+        (tmp_path, "directory"),
+        (tmp_path / "pipe", "something else"),
+    ]:
+        with pytest.raises(SettingsError, match=f"a file of rules.*{expected}"):
+            Settings.load({}, thresholds_file=path)
+
+
+def test_a_long_interval_widens_windows_that_would_hold_too_few_readings() -> None:
+    windows = {rule.name: rule.window_seconds for rule in Settings.load({}, interval="60s").rules}
+    assert (windows["memory_growth_fast"], windows["memory_growth"], windows["process_memory_high"]) == (720, 720, 0)
+    assert all(rule.window_seconds <= 86400 for rule in Settings.load({}, interval="1h").rules)
 
 
 @pytest.mark.parametrize("value", ["true", "TRUE", " true "])
@@ -179,7 +249,6 @@ def _constants(module: object) -> dict[str, object]:
 
 def test_each_setting_has_its_variable_and_the_launcher_sees_no_other() -> None:
     expected = {description.variable for description in descriptions().values()}
-    assert expected == {PREFIX + field.name.upper() for field in fields(Configuration)}
     constants = _constants(environment_variables)
     assert set(constants) == expected
     assert all(name == value for name, value in constants.items())

@@ -9,15 +9,27 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.metrics import Observation
 
 from otel_memory import names
 from otel_memory.probe.ledger import LOG_EVERY_SECONDS, MAX_PARTS, Ledger
 from otel_memory.probe.rules import parse_rule
-from otel_memory.probe.sampler import THREAD_NAME, Read, Sampler, Ticker, next_deadline
+from otel_memory.probe.sampler import PATIENCE_SECONDS, THREAD_NAME, Read, Sampler, Ticker, next_deadline
+from otel_memory.probe.sources import Observe, one
 from otel_memory.probe.thresholds import Crossing
 
 RSS = names.PROCESS_MEMORY_USAGE
 RULE = parse_rule("big=rss>100:cooldown=0")
+
+
+def observers(readers: dict[str, Read]) -> Callable[[str], Observe | None]:
+    """What observes each metric that there is a reader for."""
+
+    def observer(metric: str) -> Observe | None:
+        read = readers.get(metric)
+        return None if read is None else lambda: one(read())
+
+    return observer
 
 
 class Memory:
@@ -34,7 +46,7 @@ class Memory:
     def sampler(self, *rules: str, readers: dict[str, Read] | None = None, **kwargs: object) -> Sampler:
         return Sampler(
             [parse_rule(text) for text in rules] or [RULE],
-            {RSS: lambda: self.rss} if readers is None else readers,
+            observers({RSS: lambda: self.rss} if readers is None else readers),
             kwargs.pop("limit", lambda: None),  # type: ignore[arg-type]
             kwargs.pop("tell", self.tell),  # type: ignore[arg-type]
             self.ledger,
@@ -110,11 +122,91 @@ def test_only_what_a_rule_asks_about_is_read(memory: Memory) -> None:
     assert memory.ledger.failures == {}
 
 
-def test_a_rule_without_a_reader_is_left_out(memory: Memory) -> None:
-    sampler = memory.sampler("fds>10", readers={})
-    sampler.tick(1.0)
-    assert memory.told == []
+def test_a_rule_about_what_nobody_emits_is_told_once(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
+    there: dict[str, Read] = {}
+    sampler = memory.sampler("big=rss>100", "fds>10", "more=fds>20", readers=there)
+    there[RSS] = lambda: 150.0
+    for now in range(5):
+        sampler.tick(float(now))
+    assert [kind for kind, _, _ in memory.told] == ["crossed"], "the other rules are judged"
     assert memory.ledger.failures == {}
+    (record,) = caplog.records
+    assert f"{names.PROCESS_FD_COUNT} is emitted by nothing" in record.getMessage()
+    assert "fds>10, more" in record.getMessage()
+    there[names.PROCESS_FD_COUNT] = lambda: 30.0  # a feature brings it in later
+    sampler.tick(9.0)
+    assert [kind for kind, _, _ in memory.told] == ["crossed"] * 3
+
+
+def test_a_subject_without_a_value_is_told_after_a_while(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
+    values: dict[str, float | None] = {RSS: None, names.PROCESS_FD_COUNT: 1.0}
+    sampler = memory.sampler("rss>100", "fds>10", readers={name: lambda name=name: values[name] for name in values})  # type: ignore[misc]
+    sampler.tick(0.0)
+    sampler.tick(PATIENCE_SECONDS - 1)
+    values[names.PROCESS_FD_COUNT] = None  # one that has had a value has a gap, and nothing is said
+    assert caplog.records == []
+    sampler.tick(PATIENCE_SECONDS)
+    sampler.tick(3 * PATIENCE_SECONDS)
+    (record,) = caplog.records
+    assert f"{RSS} has had no value" in record.getMessage()
+
+
+def test_a_rule_reads_the_points_with_its_attributes_their_sum_or_their_highest_share(memory: Memory) -> None:
+    generation, kind = names.CPYTHON_GC_GENERATION, names.LIMIT_KIND
+    points = {
+        names.GC_COLLECTED_OBJECTS: [Observation(number * 10, {generation: number}) for number in (1, 2, 3)],
+        names.PROCESS_MEMORY_UTILIZATION: [Observation(0.3, {kind: "host"}), Observation(0.5, {kind: "rlimit"})],
+    }
+    told: list[tuple[str, float]] = []
+    sampler = Sampler(
+        [
+            parse_rule(f"{names.GC_COLLECTED_OBJECTS}>1"),
+            parse_rule(f"second={names.GC_COLLECTED_OBJECTS}{{{generation}=2}}>1"),
+            parse_rule(f"none={names.GC_COLLECTED_OBJECTS}{{{generation}=7}}>1"),
+            parse_rule("limit>10%"),
+        ],
+        lambda name: lambda: points[name],
+        lambda: None,
+        lambda crossing, _id, _ns: told.append((crossing.rule.name, crossing.value)),
+        memory.ledger,
+    )
+    sampler.tick(0.0)
+    assert told == [(f"{names.GC_COLLECTED_OBJECTS}>1", 60), ("second", 20), ("limit>10%", 0.5)]
+
+
+def test_rules_change_while_it_runs_and_what_stays_goes_on(memory: Memory) -> None:
+    sampler = memory.sampler()
+    memory.rss = 150
+    sampler.tick(0.0)
+    small = parse_rule("small=rss>10")
+    sampler.set_rules([RULE, small])
+    sampler.tick(1.0)
+    sampler.set_rules([RULE])
+    memory.rss = 1
+    sampler.tick(2.0)
+    assert [kind for kind, _, _ in memory.told] == ["crossed", "crossed", "recovered"]
+    assert memory.told[0][1] == memory.told[2][1]
+    assert sampler.rules == (RULE,)
+
+
+def test_a_rule_that_comes_back_has_ids_of_its_own(memory: Memory) -> None:
+    sampler = memory.sampler()
+    memory.rss = 150
+    for now in range(4):
+        sampler.set_rules([RULE] if now % 2 == 0 else [])
+        sampler.tick(float(now))
+    ids = [event_id for _, event_id, _ in memory.told]
+    assert len(ids) == len(set(ids)) == 2
+
+
+def test_a_longer_window_goes_on_with_the_readings_that_are_there(memory: Memory) -> None:
+    sampler = memory.sampler("rss>1/s:window=60s", readers={RSS: lambda: sampler.ticks * 100.0})
+    for now in range(50):
+        sampler.tick(float(now))
+    memory.told.clear()
+    sampler.set_rules([parse_rule("long=rss>1/s:window=90s")])
+    sampler.tick(50.0)
+    assert [kind for kind, _, _ in memory.told] == ["crossed"], "50 s of readings are more than half the window"
 
 
 def test_processor_time_adds_up_over_ticks(memory: Memory) -> None:

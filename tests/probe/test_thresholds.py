@@ -60,6 +60,46 @@ def kinds(crossings: list[Crossing]) -> list[tuple[str, float]]:
             "many = fds>900 : for=30s : clear=50% : cooldown=5min",
             Rule("many", names.PROCESS_FD_COUNT, "greater_than", 900, for_seconds=30, clear=0.5, cooldown_seconds=300),
         ),
+        ("heap>50%", Rule("heap>50%", names.HEAP_USAGE, "share_of_limit", 0.5, clear=0.95)),
+        (
+            "cpython.gc.collected_objects{cpython.gc.generation=2} > 1000/s : info",
+            Rule(
+                "cpython.gc.collected_objects{cpython.gc.generation=2}>1000/s",
+                names.GC_COLLECTED_OBJECTS,
+                "growth_per_second",
+                1000,
+                window_seconds=60,
+                clear=0.5,
+                severity="info",
+                attributes={names.CPYTHON_GC_GENERATION: 2},
+            ),
+        ),
+        (
+            "checkout = otel_memory.operation.time {otel_memory.operation.name=shop:Cart.pay; = # > x} > 30s",
+            Rule(
+                "checkout",
+                names.OPERATION_TIME,
+                "greater_than",
+                30,
+                attributes={names.OPERATION_NAME: "shop:Cart.pay; = # > x"},
+            ),
+        ),
+        (
+            "otel_memory.psi.stall.time{otel_memory.psi.scope=cgroup,otel_memory.psi.kind=full}+10%/1h",
+            Rule(
+                "otel_memory.psi.stall.time{otel_memory.psi.scope=cgroup,otel_memory.psi.kind=full}+10%/1h",
+                names.PSI_STALL_TIME,
+                "percent_change",
+                10,
+                window_seconds=3600,
+                clear=0.5,
+                attributes={names.PSI_SCOPE: "cgroup", names.PSI_KIND: "full"},
+            ),
+        ),
+        (
+            "otel_memory.process.memory.pressure>2",
+            Rule("otel_memory.process.memory.pressure>2", names.MEMORY_PRESSURE, "greater_than", 2),
+        ),
         (
             "blocks>1000/s:cooldown=0",
             Rule(
@@ -84,6 +124,18 @@ def test_the_text_form_says_what_it_looks_like(text: str, rule: Rule) -> None:
         ("rss", "a rule such as"),
         ("rss<5MB", "a rule such as"),
         ("memory>5MB", "expected one of rss, virtual"),
+        ("process.memory.usages>5MB", "did you mean process.memory.usage?"),
+        ("cpython.gc.collected_object>5", "did you mean cpython.gc.collected_objects?"),
+        ("otel_memory.gc.pause.duration>1s", "is a histogram"),
+        ("rss{cpython.gc.generation=2}>1MB", "it has none"),
+        ("cpython.gc.collections{generation=2}>1", "its attributes are cpython.gc.generation"),
+        ("cpython.gc.collections{2}>1", "attributes such as {cpython.gc.generation=value}"),
+        ("cpython.gc.collections{}>1", "attributes such as"),
+        ("heap{otel_memory.heap.kind=stack}>1MB", "one of arena, mmap"),
+        ("heap{otel_memory.heap.kind=arena>1MB", "attributes in one pair of braces"),
+        ("heap>1MB{otel_memory.heap.kind=arena}", "attributes in one pair of braces"),
+        ("fds>50%", "a count without a unit"),
+        ("rss>50%/s", "a size"),
         ("rss>much", "a size"),
         ("rss>5MB/fortnight", "a rate per s, min or h"),
         ("rss+20%", "rss+20%/10min"),
@@ -123,7 +175,7 @@ def test_a_rule_with_a_built_in_name_takes_its_place() -> None:
 
 
 def test_one_name_twice_and_too_many_rules_are_refused() -> None:
-    with pytest.raises(ValueError, match="stands there twice"):
+    with pytest.raises(ValueError, match="stands there twice"):  # in one place; a later place takes an earlier's
         parse_rules("rss>1MB;rss > 1MB")
     with pytest.raises(ValueError, match="at most 64 rules"):
         parse_rules(";".join(f"rss>{size}" for size in range(1, MAX_RULES + 2)))
@@ -224,6 +276,26 @@ def test_growth_is_silent_until_half_its_window_is_filled() -> None:
     told = run(growth(), every_second([100 * MB + 8 * MB * second for second in range(40)]))
     assert kinds(told) == [("crossed", 30)]
     assert told[0].value == pytest.approx(8 * MB)
+
+
+@given(st.integers(6, 130), st.integers(0, 130), st.floats(-1e9, 1e9), st.floats(0.1, 30))
+def test_one_step_is_no_growth_wherever_it_stands(count: int, at: int, height: float, spacing: float) -> None:
+    """A model that is loaded once, or a process that went on elsewhere after a gap."""
+    readings = [Reading(spacing * t, 1e9 + (height if t >= at else 0)) for t in range(count)]
+    slope, _ = robust_line(readings)
+    assert slope <= 1e-6
+    assert slope >= (0 if height >= 0 else height)
+
+
+def test_a_gap_and_a_step_behind_it_are_no_growth_but_growth_on_both_sides_is() -> None:
+    """As after SIGSTOP, where the clock of the readings goes on; a suspended machine stops that clock."""
+    step = [*((float(t), 100 * MB) for t in range(25)), *((55.0 + t, 700 * MB) for t in range(60))]
+    assert run(growth(), step) == []
+    rising = [
+        *((float(t), 100 * MB + 8 * MB * t) for t in range(20)),
+        *((50.0 + t, 500 * MB + 8 * MB * t) for t in range(9)),
+    ]
+    assert [c.kind for c in run(growth(), rising)] == ["crossed"]
 
 
 def test_two_readings_close_together_are_never_a_rate() -> None:
@@ -366,3 +438,62 @@ def test_judging_the_same_reading_again_tells_nothing_new(readings: list[float |
         ring.add(time, value)
         state, _ = evaluate(LEVEL, state, ring, None, time)
         assert evaluate(LEVEL, state, ring, None, time + 0.5) == (state, None)
+
+
+# --- whatever is written, and whatever happens ---------------------------------------------------------------
+
+words = "rss limit cpython.gc.collections > + = 5 MB % / s 10min : critical for= { } {cpython.gc.generation=2} ; # none"
+fragments = st.sampled_from([*words.split(), "name", ",", "0", "é", "1e999", "nan", "\n", " ", "\x00"])
+
+
+@given(st.one_of(st.text(max_size=80), st.lists(fragments, max_size=12).map("".join)))
+def test_any_text_is_rules_or_a_value_error(text: str) -> None:
+    try:
+        rules = parse_rules(text)
+    except ValueError:
+        return
+    assert len({rule.name for rule in rules}) == len(rules)
+    for rule in rules:
+        assert 0 < rule.bound < float("inf")
+        assert rule.subject.metric in names.METRICS
+
+
+def test_a_rule_that_is_written_as_its_name_is_read_back_the_same() -> None:
+    for text in ("rss>512MiB", "heap{otel_memory.heap.kind=arena}>5MB/s", "rss+20%/10min", "limit>90%"):
+        assert parse_rule(parse_rule(text).name) == parse_rule(text)
+
+
+@given(
+    st.sampled_from(["rss>100:cooldown=0", "rss+20%/1min", "rss>5/s:window=30s:for=3s", "heap>50%:cooldown=1min"]),
+    st.lists(
+        st.tuples(
+            st.one_of(st.floats(0.01, 5), st.floats(-100, 100_000)),
+            st.one_of(st.none(), st.floats(0, 1e12), st.integers(0, 2**62)),
+        ),
+        max_size=200,
+    ),
+)
+def test_clock_jumps_gaps_and_wild_values_break_nothing(text: str, steps: list[tuple[float, float | None]]) -> None:
+    rule, time, readings = parse_rule(text), 0.0, []
+    for step, value in steps:
+        time += step
+        readings.append((time, value))
+    told = run(rule, readings, limit=2**33)
+    assert [c.kind for c in told] == [("crossed", "recovered")[index % 2] for index in range(len(told))]
+    assert all(c.time == c.time and abs(c.value) < float("inf") and abs(c.peak) < float("inf") for c in told)
+
+
+def test_a_day_of_readings_is_judged_in_bounded_memory_and_a_slow_leak_found() -> None:
+    """A day of readings: breathing of 2 MB, a step of a gigabyte, then 60 MB an hour for six hours."""
+    rule = Rule("slow", RSS, "growth_per_second", 10_000, window_seconds=7200, clear=0.5, cooldown_seconds=0)
+    generator = random.Random(3)
+    ring, state, told = Ring(rule.window_seconds), State(), []
+    for second in range(0, 86_400, 10):
+        leak = max(0, second - 64_800) / 3600 * 60 * MB
+        ring.add(second, 200 * MB + generator.uniform(0, 2 * MB) + (1000 * MB if second > 20_000 else 0) + leak)
+        state, crossing = evaluate(rule, state, ring, None, second)
+        if crossing is not None:
+            told.append((crossing.kind, crossing.time))
+    assert len(ring) <= MAX_READINGS
+    assert [kind for kind, _ in told] == ["crossed"]
+    assert 64_800 < told[0][1] < 64_800 + 7200
