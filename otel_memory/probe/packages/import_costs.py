@@ -58,7 +58,7 @@ class _Sum:
 
 
 class ImportTracker:
-    """Collects the costs of imports from ``start()`` to ``stop()``, or within ``with``; ``thread_id``: of one thread only.
+    """Collects the costs of imports from ``start()`` to ``stop()`` or within ``with``; with ``thread_id`` its alone.
 
     May be read while it runs and after it has stopped, and started again.
     """

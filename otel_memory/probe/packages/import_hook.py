@@ -30,8 +30,9 @@ from otel_memory.probe.packages.package_names import package_of
 from otel_memory.probe.reader import read_rss
 
 _FILE_NAME: Final = "<frozen importlib._bootstrap>"
-BLOCKS_DEAR_SECONDS: Final = 25e-6
-"""Counting Python's blocks takes time with the size of the heap; three counts in a row beyond this, and it is left."""
+BLOCKS_DEAR_SECONDS: Final = 100e-6
+"""Counting Python's blocks takes time with the size of the heap: three counts in a row that take more of the thread's
+processor time than this, and it is left."""
 
 _heap_info: Final[Callable[[], Any] | None] = getattr(psutil, "heap_info", None)
 _allocated_blocks: Final[Callable[[], int] | None] = getattr(sys, "getallocatedblocks", None)
@@ -232,11 +233,10 @@ class _Hook:
             self.failed += 1
 
     def _read(self) -> Cost:
-        heap = None if _heap_info is None else _heap_info()
         return Cost(
             time.perf_counter(),
             read_rss(),
-            None if heap is None else heap.heap_used + heap.mmap_used,
+            read_heap(),
             self._count_blocks(),
             tracemalloc.get_traced_memory()[0] if tracemalloc.is_tracing() else None,
         )
@@ -244,9 +244,9 @@ class _Hook:
     def _count_blocks(self) -> int | None:
         if _allocated_blocks is None or self._dear >= 3:
             return None
-        began = time.perf_counter()
+        began = time.thread_time()
         count = _allocated_blocks()
-        self._dear = self._dear + 1 if time.perf_counter() - began > BLOCKS_DEAR_SECONDS else 0
+        self._dear = self._dear + 1 if time.thread_time() - began > BLOCKS_DEAR_SECONDS else 0
         return count
 
 
@@ -283,6 +283,18 @@ def _as_of_importlib(function: Any) -> FunctionType:
     leaves it out when it looks for who imported a deprecated module. Both go by the file's name."""
     function.__code__ = function.__code__.replace(co_filename=_FILE_NAME)
     return function  # type: ignore[no-any-return]
+
+
+def read_heap() -> int | None:
+    """Bytes in use in the C allocator, pymalloc's arenas not among them; 1 µs. None where it doesn't tell."""
+    if _heap_info is None:
+        return None
+    try:
+        info = _heap_info()
+    except Exception:  # a platform whose C library changed its mind
+        return None
+    used: int = info.heap_used + info.mmap_used
+    return used
 
 
 def _less(left: int | None, right: int | None) -> int | None:

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Final
 
 from otel_memory.probe import reader
+from otel_memory.probe.packages.import_hook import read_heap
 from otel_memory.probe.packages.package_names import package_of
 
 _NEVER: Final = frozenset({"__main__", "otel_memory", "opentelemetry", "psutil"})
@@ -36,19 +37,33 @@ class Unloading:
     """Their shared libraries stay mapped."""
     memory_before: int | None = None
     memory_after: int | None = None
+    heap_before: int | None = None
+    heap_after: int | None = None
     objects_collected: int = 0
 
     @property
     def memory_freed(self) -> int | None:
-        """Resident bytes less than before, negative if more. Other threads' memory is among it."""
-        if self.memory_before is None or self.memory_after is None:
-            return None
-        return self.memory_before - self.memory_after
+        """Resident bytes less than before, negative if more. Other threads' memory is among it, and what the
+        allocator keeps for later is not."""
+        return _less(self.memory_before, self.memory_after)
+
+    @property
+    def heap_freed(self) -> int | None:
+        """Bytes in use in the C allocator (pymalloc's arenas not among it) less than before: freed, if perhaps kept by
+        the allocator."""
+        return _less(self.heap_before, self.heap_after)
+
+
+def _less(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else before - after
 
 
 def unload(name: str, *, force: bool = False) -> Unloading:
-    """Remove ``name`` and its submodules from ``sys.modules`` and collect garbage (which stops the program for a
-    while). Refused without ``force`` where extension modules are among them: many can't be loaded a second time."""
+    """Remove ``name`` and its submodules from ``sys.modules``, and measure what that freed.
+
+    Collects garbage before and after, which stops the program for 100 ms each at a million objects. Refused without
+    ``force`` where extension modules are among them: many can't be loaded a second time.
+    """
     modules: dict[str, ModuleType] = {
         key: value for key, value in list(sys.modules.items()) if key == name or key.startswith(f"{name}.")
     }
@@ -64,7 +79,8 @@ def unload(name: str, *, force: bool = False) -> Unloading:
             "and many can't be loaded again in this process. Give force=True to remove the Python part all the same."
         )
         return Unloading(name, False, message, extension_modules=extensions)
-    before = reader.read_rss()
+    gc.collect()  # what is garbage already isn't the package's
+    before, heap_before = reader.read_rss(), read_heap()
     references = {key: weakref.ref(value) for key, value in modules.items()}
     for key, value in modules.items():
         # A parent keeps its submodules as attributes.
@@ -78,13 +94,25 @@ def unload(name: str, *, force: bool = False) -> Unloading:
     del value
     collected = gc.collect()
     alive = tuple(sorted(key for key, reference in references.items() if reference() is not None))
-    after = reader.read_rss()
+    after, heap_after = reader.read_rss(), read_heap()
     message = f"{count} modules of {name} were removed"
     if alive:
         message += f"; {len(alive)} are kept alive by references elsewhere, so their memory is not freed"
     if extensions:
         message += f"; the libraries of {len(extensions)} extension modules stay mapped"
-    return Unloading(name, True, f"{message}.", count, alive[:MAX_NAMES], extensions, before, after, collected)
+    return Unloading(
+        name,
+        True,
+        f"{message}.",
+        count,
+        alive[:MAX_NAMES],
+        extensions,
+        before,
+        after,
+        heap_before,
+        heap_after,
+        collected,
+    )
 
 
 def has_extensions(name: str) -> bool:
