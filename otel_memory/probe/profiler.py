@@ -170,7 +170,7 @@ class MemoryProfiler:
 
     def remember(self, reading: Vitals, growth: Growth | None) -> MemorySnapshot:
         """Keep a snapshot of ``reading``."""
-        snapshot = snapshot_of(reading, growth)
+        snapshot = snapshot_of(reading, growth, vitals.custom_values())
         with self._lock:
             self._ring.add(snapshot)
         return snapshot
@@ -372,7 +372,7 @@ class SnapshotFeature(Feature):
         }
 
 
-def snapshot_of(reading: Vitals, growth: Growth | None) -> MemorySnapshot:
+def snapshot_of(reading: Vitals, growth: Growth | None, custom: Mapping[str, float] | None = None) -> MemorySnapshot:
     """The snapshot of a reading."""
     per_second = None if growth is None else growth.per_second
     pressure = reading.pressure
@@ -385,7 +385,7 @@ def snapshot_of(reading: Vitals, growth: Growth | None) -> MemorySnapshot:
         pressure=None if pressure is None else pressure.name.lower(),
         growth_bytes_per_second=per_second,
         eviction_count=vitals.evictions().count,
-        custom=reading.custom,
+        custom=custom or {},
     )
 
 

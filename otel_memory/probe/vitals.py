@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from otel_memory.probe.config import Settings, SettingsError
@@ -40,8 +40,6 @@ class Vitals:
     limit_kind: str | None = None
     utilization: float | None = None
     pressure: Pressure | None = None
-    custom: Mapping[str, float] = field(default_factory=dict)
-    """Values of the application's own gauges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,6 @@ class VitalSources:
             limit_kind=limits.kind,
             utilization=self._limits.utilization(),
             pressure=self._limits.pressure(),
-            custom=custom_values(),
         )
 
 
