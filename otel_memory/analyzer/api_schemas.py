@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from otel_memory import names
 from otel_memory.analyzer.model import Alert, AlertState, Assessment, Event, Suspect, Trend, Verdict
 from otel_memory.analyzer.roles import Role
 
@@ -131,12 +132,20 @@ class EventModel(Model):
             attributes={k: list(v) if isinstance(v, tuple) else v for k, v in event.attributes.items()},
         )
 
+    def finding(self) -> dict[str, JsonValue]:
+        """What an event says was found: its sentence, its time, and its attributes by the last words of their names."""
+        prefix = f"{names.EVENT_EVIDENCE}."
+        found = {k.removeprefix(prefix).replace(".", "_"): v for k, v in self.attributes.items() if k.startswith(prefix)}
+        return {"time": self.model_dump(mode="json")["time"], "summary": self.body, **found}
+
 
 class ProcessDetail(ProcessModel):
     """One process with what is known beyond its judgement."""
 
     breakdown: dict[str, int] | None = Field(description="What RSS consists of, By; null where it is not known.")
-    evidence: list[dict[str, JsonValue]] = Field(description="Allocation sites and types that were seen to grow.")
+    evidence: list[dict[str, JsonValue]] = Field(
+        description="What the process found of its own growth, newest first: sites, types, who holds them."
+    )
     events: list[EventModel] = Field(description="The newest events of the process, newest first.")
 
     @classmethod
@@ -144,8 +153,8 @@ class ProcessDetail(ProcessModel):
         """The REST form."""
         return cls(
             **_process_fields(assessment),
-            breakdown=None,
-            evidence=[],
+            breakdown=None if assessment.breakdown is None else dict(assessment.breakdown),
+            evidence=[EventModel.of(event).finding() for event in events if event.name == names.EVENT_EVIDENCE],
             events=[EventModel.of(event) for event in events],
         )
 

@@ -50,6 +50,7 @@ def assess(series: ProcessSeries, findings: Findings) -> Assessment | None:
         reasons=result.reasons if result is not None and usable else (),
         suspects=findings.suspects,
         leaking_since=None if shown is None else shown.since,
+        breakdown=series.breakdown,
     )
 
 

@@ -87,14 +87,17 @@ def cut(text: str, notes: Notes) -> str:
 def bounded(value: Plain, notes: Notes) -> AttributeValue | None:
     """``value`` as the analyzer keeps it, or None for an empty one.
 
-    An array becomes a tuple of strings, bytes and a key-value list a string. A number that is not finite
-    becomes a string too: NaN differs from itself, so a series named by it would be a new one at each export.
+    An array becomes a tuple, of numbers where all its elements are finite numbers, else of strings; bytes and a
+    key-value list become a string. A number that is not finite becomes a string too: NaN differs from itself, so a series named by it would be a new one at each export.
     """
     if isinstance(value, str):
         return cut(value, notes)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, list):
+        numbers = [one for one in value if isinstance(one, int | float) and not isinstance(one, bool)]
+        if len(numbers) == len(value) and all(map(math.isfinite, numbers)):
+            return tuple(numbers)
         return tuple(text(element, notes) for element in value)
     if isinstance(value, dict | bytes):
         return text(value, notes)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
-AttributeValue = str | bool | int | float | tuple[str, ...]
+AttributeValue = str | bool | int | float | tuple[str, ...] | tuple[int | float, ...]
 AttributeSet = tuple[tuple[str, AttributeValue], ...]
 """Attributes of a point: sorted by key, hashable."""
 
@@ -132,6 +132,8 @@ class Assessment:
     reasons: tuple[str, ...] = ()
     suspects: tuple[Suspect, ...] = ()
     leaking_since: float | None = None
+    breakdown: Mapping[str, int] | None = None
+    """What the resident memory consists of: part -> bytes; None where the process does not tell."""
 
     @property
     def utilization(self) -> float | None:

@@ -37,6 +37,8 @@ class Role(StrEnum):
     """Bytes that resident memory changed by over the calls of a tracked operation."""
     START_TIME = "start_time"
     """Seconds that the process has been running: the point's time less its value is when it began."""
+    BREAKDOWN = "breakdown"
+    """What the resident memory consists of, bytes, one series for each part."""
     INFO = "info"
     """Says with its attributes which process this is, where the resource does not."""
 
@@ -76,6 +78,7 @@ _PREFERENCE: Final[dict[Role, tuple[str, ...]]] = {
     Role.OPERATION_CALLS: (names.OPERATION_CALLS,),
     Role.OPERATION_GROWTH: (names.OPERATION_GROWTH,),
     Role.START_TIME: (names.PROCESS_UPTIME,),
+    Role.BREAKDOWN: (names.MEMORY_BREAKDOWN,),
     Role.INFO: (names.PROCESS_INFO,),
 }
 

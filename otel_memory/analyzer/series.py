@@ -32,6 +32,7 @@ _NO_BOUND: Final = 1e300
 _MOST: Final = 2.0**63
 """No count and no size reaches it: such a number is a fault of the sender, and no integer that readers of JSON take."""
 _MAX_LIVES: Final = 16
+_MAX_PARTS: Final = 16
 _MAX_TOLERANCE_SECONDS: Final = 1.0
 
 
@@ -104,6 +105,7 @@ class ProcessSeries:
         self.limit_bytes: int | None = None
         self.limit_kind: str | None = None
         self._limit_at = float("-inf")
+        self._breakdown: dict[str, tuple[float, int]] = {}
         self.first_seen: float | None = None
         self.last_seen: float | None = None
         self.dropped = Dropped()
@@ -196,6 +198,9 @@ class ProcessSeries:
             case Role.LIMIT:
                 kind = dict(attributes).get(names.LIMIT_KIND)
                 return CallFeed(lambda at, value: self._learn_limit(at, value, None if kind is None else str(kind)))
+            case Role.BREAKDOWN:
+                part = str(dict(attributes).get(names.MEMORY_PART, OTHER))
+                return CallFeed(lambda at, value: self._learn_part(part, at, value))
             case Role.START_TIME:
                 return CallFeed(self._learn_uptime)
             case Role.INFO:
@@ -333,6 +338,14 @@ class ProcessSeries:
         self.limit_kind = kind if value > 0 else None
         return True
 
+    def _learn_part(self, part: str, time: float, value: float) -> bool:
+        known = self._breakdown.get(part)
+        if (known is not None and time < known[0]) or value < 0:
+            return False
+        if known is not None or len(self._breakdown) < _MAX_PARTS:
+            self._breakdown[part] = time, int(value)
+        return True
+
     def _learn_info(self, attributes: AttributeSet) -> bool:
         self._from_points.update(attributes)
         return True
@@ -388,6 +401,12 @@ class ProcessSeries:
     def memory(self) -> Window | None:
         """Memory in use (bytes): the best source that is still being reported."""
         return self._best(Role.MEMORY)
+
+    @property
+    def breakdown(self) -> dict[str, int] | None:
+        """Parts of the resident memory in bytes, those of the newest report; None where nothing reports them."""
+        newest = max((time for time, _ in self._breakdown.values()), default=0.0)
+        return {part: size for part, (time, size) in self._breakdown.items() if time == newest} or None
 
     @property
     def memory_metric(self) -> str | None:

@@ -61,8 +61,17 @@ class Grown:
     """``entries`` times the mean size of some of them, as far as it can be told cheaply; for ranking only."""
 
     @property
+    def what(self) -> str:
+        """Its type, and that of what is in it: ``list of shop.Order``."""
+        name = type_name(type(self.container))
+        if self.is_buffer:
+            return f"{name} (bytes)"
+        items = _some_of(self.container)
+        return f"{name} of {type_name(type(items[-1]))}" if items else name
+
+    @property
     def is_buffer(self) -> bool:
-        return isinstance(self.container, _BUFFERS)
+        return issubclass(type(self.container), _BUFFERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,23 +203,28 @@ def _too_long(length: int, thing: object) -> bool:
 
 
 def _estimate(thing: Any, entries: int) -> int:
-    if isinstance(thing, _BUFFERS):
+    if issubclass(type(thing), _BUFFERS):
         return entries
-    pairs = 1
-    try:
-        if isinstance(thing, dict):
-            pairs, items = 2, [part for pair in islice(dict.items(thing), _SAMPLES) for part in pair]
-        elif isinstance(thing, list):
-            items = list.__getitem__(thing, slice(-_SAMPLES, None))
-        elif isinstance(thing, deque):
-            items = [deque.__getitem__(thing, -1)]
-        else:
-            items = list(islice(set.__iter__(thing), _SAMPLES))
-    except (RuntimeError, IndexError):  # changed while it is read
-        return entries * _UNKNOWN_SIZE
+    items = _some_of(thing)
     if not items:
         return entries * _UNKNOWN_SIZE
-    return int(entries * pairs * sum(map(_deep_size, items)) / len(items))
+    parts = 2 if issubclass(type(thing), dict) else 1  # a key and a value for each entry
+    return int(entries * parts * sum(map(_deep_size, items)) / len(items))
+
+
+def _some_of(thing: Any) -> list[Any]:
+    """Some of a container's items; of a dict each key before its value. Empty where it changed while it was read."""
+    kind = type(thing)
+    try:
+        if issubclass(kind, dict):
+            return [part for pair in islice(dict.items(thing), _SAMPLES) for part in pair]
+        if issubclass(kind, list):
+            return list(list.__getitem__(thing, slice(-_SAMPLES, None)))
+        if issubclass(kind, deque):
+            return [deque.__getitem__(thing, -1)]
+        return list(islice(set.__iter__(thing), _SAMPLES))
+    except (RuntimeError, IndexError):
+        return []
 
 
 def _deep_size(thing: object) -> int:

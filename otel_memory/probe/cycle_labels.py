@@ -73,12 +73,12 @@ def is_container(kind: type) -> bool:
 
 # Types are told apart by identity: a metaclass may have an ``__eq__`` and a ``__hash__`` of its own.
 _CONTAINER_IDS: Final = frozenset(map(id, _PLAIN))
-_SUSPENDABLE_IDS: Final = frozenset(map(id, SUSPENDABLE))
+SUSPENDABLE_IDS: Final = frozenset(map(id, SUSPENDABLE))
 
 
 def is_suspendable(kind: type) -> bool:
     """Whether it is a generator, a coroutine or an asynchronous generator."""
-    return id(kind) in _SUSPENDABLE_IDS
+    return id(kind) in SUSPENDABLE_IDS
 
 
 def type_name(kind: type) -> str:

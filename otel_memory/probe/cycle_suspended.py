@@ -14,7 +14,7 @@ from typing import Any, Final
 from weakref import ref
 
 from otel_memory.probe.cycle_graph import MAX_CHAIN, Budget, Chain
-from otel_memory.probe.cycle_labels import Labels, describe, is_container, is_suspendable
+from otel_memory.probe.cycle_labels import SUSPENDABLE_IDS, Labels, describe, is_container
 
 MAX_WATCHED: Final = 10_000
 MAX_BLOCKS: Final = 10_000_000
@@ -39,7 +39,7 @@ class Suspended:
         if blocks > MAX_BLOCKS:
             self.incomplete = f"generators were not looked at: {blocks} blocks of memory are too many"
             return
-        living = [thing for thing in gc.get_objects() if is_suspendable(type(thing))]
+        living = [thing for thing in gc.get_objects() if id(type(thing)) in SUSPENDABLE_IDS]
         described = 0
         while living:
             thing = living.pop()
@@ -115,7 +115,7 @@ def _written(way: list[object]) -> str:
         inside = number > 0 and is_container(type(thing))
         references = labels.items(thing, alone=False) if inside else labels.references(thing)
         label = next((label for label, held in references if held is following), "")
-        if inside and text.endswith(".__dict__"):
+        if inside and text.endswith(".__dict__") and label.startswith("['"):
             text = f"{text.removesuffix('.__dict__')}.{label[2:-2]}"
         else:
             text += label if inside else f"{describe(thing)}{label}"

@@ -93,9 +93,11 @@ class DiagnosticRun:
     """One run. Texts name types, functions, attributes and short keys; nothing here comes from values.
 
     ``collected`` are the objects that were found in generation 0, 1 and 2, ``freed`` those that the collector then
-    broke up (up to Python 3.12 with dicts that looking at attributes made), ``uncollectable`` those that it could not. ``generators`` are those that the collection closed: what they
-    held is freed at once and not among ``collected``. ``types``, ``holders`` and ``chains`` begin with the most
-    frequent. ``incomplete`` has a sentence for each thing that a bound of time or number cut short; empty is all well.
+    broke up (up to Python 3.12 with dicts that looking at attributes made), ``uncollectable`` those that it could not.
+    ``generators`` are those that the collection closed: what they held is freed at once and not among ``collected``.
+    ``types``, ``holders`` and ``chains`` begin with the most frequent; a holder's count is of the objects that were
+    looked at, at most 2,000 of a type. ``incomplete`` has a sentence for each thing that a bound of time or number cut
+    short; empty is all well.
     """
 
     time: str

@@ -41,7 +41,13 @@ _SAMPLES_A_TYPE: Final = 3
 _LEAST_OBJECTS: Final = 20
 _LEAST_SHARE: Final = 0.005
 _LEAST_HELD: Final = 0.02  # of the growth, that a container must account for to be named
-_OWN_CLASS: Final = 3.0
+_OWN_CLASS: Final = 4.0
+_LIBRARY_CLASS: Final = 3.0
+"""Weights of a growing class: one of the program or a package, one of the standard library; builtin types have 1."""
+_BUILTIN_SIZE: Final = 64
+_LEAST_BUILTIN: Final = 0.01
+_FEW: Final = 10
+_LEAST_SITE: Final = 0.05  # of the growth, that a site must account for to be named
 _MORE: Final = 5
 """So many more threads or descriptors are worth a word."""
 
@@ -80,14 +86,13 @@ def anonymous_bytes(path: str = "/proc/self/statm", page_size: int | None = None
 
 def look(options: Options, stopping: Callable[[], bool] = lambda: False) -> Before:
     """Take the first set now."""
+    parts, threads, descriptors = _parts(), _threads(), _descriptors()  # first: what they load is no growth
     census = None
     if "census" in options.methods:
         census = censuses.take(
             max_pause_seconds=options.max_pause_seconds, extra=referred_by_threads(), stopping=stopping
         )
-    return Before(
-        time.monotonic(), anonymous_bytes(), _parts(), census, _threads(), _descriptors(), _full_collections()
-    )
+    return Before(time.monotonic(), anonymous_bytes(), parts, census, threads, descriptors, _full_collections())
 
 
 def conclude(
@@ -126,10 +131,15 @@ def conclude(
     held: tuple[HolderGrowth, ...] = ()
     search: searches.Search | None = None
     if after is not None and before.census is not None and after.gave_up is None:
-        types = grown_types(before.census.counts, after.counts)
+        types = grown_types(before.census.counts, after.counts, max(growth or 0.0, 0.0) * elapsed)
         held, search = _holders(after, types, options, growth, elapsed, stopping)
     parts = _part_growth(before.parts, parts_now, elapsed)
-    sites = () if burst is None else tuple(SiteGrowth(str(s), s.bytes_per_second) for s in burst.sites)
+    least = _LEAST_SITE * max(growth or 0.0, 0.0)
+    sites = tuple(
+        SiteGrowth(str(site), site.bytes_per_second)
+        for site in (() if burst is None else burst.sites)
+        if site.bytes_per_second >= least
+    )
     threads_now, descriptors_now = _threads(), _descriptors()
     threads = threads_now.total() - before.threads.total()
     descriptors = None
@@ -178,17 +188,34 @@ def capture_evidence(seconds: float = 2.0, *, frames: int = 4, max_pause_seconds
 # --- types and holders ----------------------------------------------------------------------------------------
 
 
-def grown_types(before: dict[str, int], after: dict[str, int]) -> tuple[TypeGrowth, ...]:
-    """The types of which there are more, those that the program or a library made before the builtin ones that come
-    with every object."""
+def grown_types(before: dict[str, int], after: dict[str, int], grown_bytes: float = 0.0) -> tuple[TypeGrowth, ...]:
+    """The types of which there are more, when memory grew by ``grown_bytes``.
+
+    Classes of the program and of libraries come before the builtin types that come with every object, unless those
+    are ten times as many; a builtin type must also be worth a share of the growth.
+    """
     grown = [
         TypeGrowth(name, count - before.get(name, 0))
         for name, count in after.items()
         if count - before.get(name, 0) >= max(_LEAST_OBJECTS, _LEAST_SHARE * before.get(name, 0))
         and not name.startswith("otel_memory.")
+        and (_weight(name) > 1 or (count - before.get(name, 0)) * _BUILTIN_SIZE >= _LEAST_BUILTIN * grown_bytes)
     ]
-    grown.sort(key=lambda each: -each.objects * (_OWN_CLASS if "." in each.name else 1.0))
+    most = max((each.objects for each in grown), default=0)
+    grown.sort(
+        key=lambda each: (
+            _weight(each.name) == 1 or each.objects * _FEW < most,
+            -each.objects * _weight(each.name),
+        )
+    )
     return tuple(grown[:MAX_NAMED])
+
+
+def _weight(type_name_: str) -> float:
+    top = type_name_.partition(".")[0]
+    if top == type_name_ or (top.startswith("_") and top != "__main__"):
+        return 1.0
+    return _LIBRARY_CLASS if top in sys.stdlib_module_names else _OWN_CLASS
 
 
 def _holders(
@@ -210,10 +237,7 @@ def _holders(
     search = searches.find(targets, max_pause_seconds=options.max_pause_seconds, stopping=stopping)
     found: list[HolderGrowth] = []
     for each, holder in zip(containers, search.holders, strict=False):
-        what = type_name(type(each.container))
-        if each.is_buffer:
-            what += " (bytes)"
-        found.append(HolderGrowth(str(holder), holder.kind, what, each.entries, each.estimated_bytes))
+        found.append(HolderGrowth(str(holder), holder.kind, each.what, each.entries, each.estimated_bytes))
     del targets
     votes = Counter(
         (str(holder), holder.kind, name)

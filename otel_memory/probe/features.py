@@ -39,7 +39,7 @@ def _wrapping(around: Surroundings) -> Feature | None:
 
 
 def _live_objects(around: Surroundings) -> Feature | None:
-    from otel_memory.probe.live_objects_feature import LiveObjects
+    from otel_memory.probe.live_objects import LiveObjects
 
     return LiveObjects(around)
 
@@ -94,6 +94,8 @@ def builders() -> Iterator[tuple[str, Build]]:
     yield "snapshots", _snapshots
     yield "logs", _logs
     yield "wrapping", _wrapping
+    yield "live_objects", _live_objects
+    yield "curl_sessions", _curl_sessions
     yield "relief", _relief
     yield "cleanup", _cleanup
     yield "breakdown", _breakdown

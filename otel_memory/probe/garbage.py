@@ -105,41 +105,38 @@ def find() -> tuple[list[Any], tuple[Phase, ...]]:
     flags = gc.get_debug()
     mark = len(garbage)
     whole = False
-    # Every step of the undoing stands in a finally of its own and is written out here: between a call into C and the
-    # next no exception from outside (Ctrl-C, a timeout) can come, between two calls of ours it can. Twice, for one
-    # that comes in the middle of the undoing.
+    # An exception from outside (Ctrl-C, a timeout) comes after a call, never in the middle of a step written in C. So
+    # the undoing has one call to a finally, and what the next one does again is done already. No finally begins with a
+    # try: that line is outside of every handler.
     try:
         try:
-            _open = _Window(threading.get_ident(), flags, garbage, mark)
-            gc.set_debug(gc.get_debug() | SAVE_ALL)
-            _Canary()
-            phase = _collect(0)
-            if not any(type(thing) is _Canary for thing in garbage[mark:]):
-                garbage, mark = _list_of_the_collector(phase.objects)
-                _open = _Window(threading.get_ident(), flags, garbage, mark)
-            # Counted in the list: a collection that starts by itself in between puts its finds there, too.
-            phases.append(phase._replace(objects=len(garbage) - mark - 1))
-            for generation in GENERATIONS[1:]:
-                size = len(garbage)
-                phase = _collect(generation)
-                phases.append(phase._replace(objects=max(0, len(garbage) - size)))
-            whole = True
-        finally:
             try:
-                gc.set_debug(gc.get_debug() & ~SAVE_ALL | flags & SAVE_ALL)
+                _open = _Window(threading.get_ident(), flags, garbage, mark)
+                gc.set_debug(flags | SAVE_ALL)
+                _Canary()
+                phase = _collect(0)
+                if not any(type(thing) is _Canary for thing in garbage[mark:]):
+                    garbage, mark = _list_of_the_collector(phase.objects)
+                    _open = _Window(threading.get_ident(), flags, garbage, mark)
+                # Counted in the list: a collection that starts by itself in between puts its finds there, too.
+                phases.append(phase._replace(objects=len(garbage) - mark - 1))
+                for generation in GENERATIONS[1:]:
+                    size = len(garbage)
+                    phase = _collect(generation)
+                    phases.append(phase._replace(objects=max(0, len(garbage) - size)))
+                whole = True
             finally:
-                try:
-                    found += garbage[mark:]
-                finally:
-                    del garbage[mark:]
-    finally:
-        try:
-            gc.set_debug(gc.get_debug() & ~SAVE_ALL | flags & SAVE_ALL)
+                gc.set_debug(flags)
         finally:
+            found += garbage[mark:]
             del garbage[mark:]
             _open = None
-            if not whole:
-                found.clear()  # or a kept traceback would keep them
+    finally:
+        gc.set_debug(flags)
+        del garbage[mark:]
+        _open = None
+        if not whole:
+            found.clear()  # or a kept traceback would keep them
     found = [thing for thing in found if type(thing) is not _Canary]
     return found, tuple(phases)
 
@@ -153,12 +150,12 @@ def free() -> tuple[Phase, int]:
     before = gc.get_stats()[-1]["uncollectable"]
     try:
         try:
-            gc.set_debug(gc.get_debug() & ~SAVE_ALL)
+            gc.set_debug(flags & ~SAVE_ALL)
             phase = _collect(2)
         finally:
-            gc.set_debug(gc.get_debug() & ~SAVE_ALL | flags & SAVE_ALL)
+            gc.set_debug(flags)
     finally:
-        gc.set_debug(gc.get_debug() & ~SAVE_ALL | flags & SAVE_ALL)
+        gc.set_debug(flags)
     return phase, gc.get_stats()[-1]["uncollectable"] - before
 
 
@@ -211,7 +208,7 @@ def _after_fork_in_child() -> None:
     window, mine = _open, threading.get_ident()
     if window is not None and window.thread != mine:
         _open = None
-        gc.set_debug(gc.get_debug() & ~SAVE_ALL | window.flags & SAVE_ALL)
+        gc.set_debug(window.flags)
         del window.garbage[window.mark :]
     holder = _claims.get("run")
     if holder is not None and holder.thread != mine:

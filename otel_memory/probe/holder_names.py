@@ -81,7 +81,7 @@ class Step:
         """The best that can be said where the search ended here."""
         near = _near(self)
         if near is not None:
-            return Holder("instance", near)
+            return near
         return Holder("unknown", f"a {type_name(type(self.thing))}")
 
 
@@ -98,7 +98,9 @@ class Names:
 
     def is_end(self, thing: object) -> bool:
         """Whether the way up doesn't go on beyond ``thing``."""
-        return issubclass(type(thing), (type, FunctionType, FrameType, ModuleType, _LRU_CACHE, *_SUSPENDED))
+        # Frames that somebody keeps, and what is suspended, have a name but are held in turn.
+        kind = type(thing)
+        return issubclass(kind, (type, FunctionType, ModuleType)) or (kind is _LRU_CACHE and _is_cached_function(thing))
 
     def local_of(self, step: Step) -> Holder | None:
         """The variable of a running function that is bound to the step's object itself."""
@@ -124,10 +126,8 @@ class Names:
             return None if key is None else _with_near(below, Holder("class", f"{type_name(thing)}.{key}"))
         if kind is FunctionType:
             return _function_end(thing, child)
-        if kind is _LRU_CACHE:
-            wrapped = getattr(thing, "__wrapped__", None)
-            name = _function_name(wrapped) if type(wrapped) is FunctionType else "a function"
-            return _with_near(child, Holder("cache", name))
+        if kind is _LRU_CACHE and _is_cached_function(thing):
+            return _with_near(child, Holder("cache", _function_name(thing.__wrapped__)))
         if kind is FrameType:
             return _with_near(child, Holder("local", _variable(thing, child.thing)))
         if kind in _SUSPENDED:
@@ -136,36 +136,44 @@ class Names:
         return None
 
 
+def _is_cached_function(cache: Any) -> bool:
+    """False for a cache that a C library keeps for itself (sqlite3's statements)."""
+    return type(getattr(cache, "__wrapped__", None)) is FunctionType
+
+
 def _with_near(child: Step, end: Holder) -> Holder:
-    """``end`` holds ``child``: where an instance stands between it and the target, that one's attribute is the name."""
+    """``end`` holds ``child``: where something with a name stands between it and the target, that is the name."""
     near = _near(child)
-    return end if near is None else Holder("instance", near, end.name)
+    return end if near is None else Holder(near.kind, near.name, end.name)
 
 
-def _near(step: Step | None) -> str | None:
-    """The attribute of the lowest instance from ``step`` down to the target, as ``module.Class.attribute``."""
-    found = None
+def _near(step: Step | None) -> Holder | None:
+    """The lowest attribute of an instance, or variable of a kept frame, from ``step`` down to the target."""
+    found: Holder | None = None
     while step is not None and step.child is not None:
         thing, child = step.thing, step.child
-        # The dict of attributes, where there is one, is a step of its own.
-        if not issubclass(type(thing), (dict, CellType, MethodType, *_CONTAINERS)):
-            value = (
-                child.child.thing
-                if type(child.thing) is dict and child.child and _is_dict_of(thing, child.thing)
-                else child.thing
-            )
+        kind = type(thing)
+        if kind is FrameType:
+            found = Holder("local", _variable(thing, child.thing))
+        elif kind in _SUSPENDED:
+            frame = _frame_of(thing)
+            found = found if frame is None else Holder("local", _variable(frame, child.thing))
+        elif _is_of_a_class(kind):
+            # The dict of attributes, where there is one, is a step of its own.
+            value = child.child.thing if child.child and _attributes(thing) is child.thing else child.thing
             name = _attribute_of(thing, value)
-            kind = type_name(type(thing))
             if name is not None:
-                found = f"{kind}.{name}"
-            elif not kind.startswith(("_", "builtins")) and "." in kind:
-                found = found or kind
+                found = Holder("instance", f"{type_name(kind)}.{name}")
         step = child
     return found
 
 
-def _is_dict_of(thing: object, mapping: object) -> bool:
-    return _attributes(thing) is mapping
+def _is_of_a_class(kind: type) -> bool:
+    """Whether its objects have attributes that a person would know: not the containers and the interpreter's own."""
+    if issubclass(kind, (dict, MethodType, CellType, *_CONTAINERS)):
+        return False
+    module, _, name = type_name(kind).rpartition(".")
+    return bool(module) and (module == "__main__" or not module.startswith("_")) and not name.startswith("_")
 
 
 def _attributes(thing: object) -> dict[Any, Any] | None:

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
@@ -28,8 +28,8 @@ from otel_memory.version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry._logs import Logger
-    from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
-    from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
+    from opentelemetry.sdk._logs import ReadableLogRecord
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter, LogRecordExportResult
     from opentelemetry.sdk.resources import Resource
 
     from otel_memory.probe.config import Settings
@@ -58,7 +58,7 @@ class PrivateSink:
         self._make_exporter = make_exporter
         self._providers = tuple(providers)
         self._failed = failed
-        self._provider: LoggerProvider | None = None
+        self._processor: BatchLogRecordProcessor | None = None
         self._logger: Logger | None = None
         self._closed = False
         self._lock = threading.Lock()
@@ -88,37 +88,31 @@ class PrivateSink:
 
         exporter: Any = _Counted(self._make_exporter(), self.part, self._failed)
         provider = LoggerProvider(resource, shutdown_on_exit=False)
-        provider.add_log_record_processor(
-            BatchLogRecordProcessor(
-                exporter,
-                max_queue_size=MAX_WAITING,
-                max_export_batch_size=1,  # at once: whoever goes over its limit may be killed within a second
-                schedule_delay_millis=1000,
-            )
+        self._processor = BatchLogRecordProcessor(
+            exporter,
+            max_queue_size=MAX_WAITING,
+            max_export_batch_size=1,  # at once: whoever goes over its limit may be killed within a second
+            schedule_delay_millis=1000,
         )
-        self._provider = provider
+        provider.add_log_record_processor(self._processor)
         self._logger = provider.get_logger(names.SCOPE, __version__)
 
     def after_fork(self) -> None:
         """In the child: the SDK has given the provider a thread, a queue and a resource of this process."""
         self._lock = threading.Lock()
 
-    def start_closing(self) -> Callable[[float], bool]:
-        """Hand over what waits and end; returns what waits for that for some seconds and says whether it is done."""
+    def close(self, timeout: float) -> bool:
+        """Hand over what waits and end, within ``timeout`` seconds. Whether that was enough; True once closed."""
         with self._lock:
-            provider, self._provider, self._logger = self._provider, None, None
+            processor, self._processor, self._logger = self._processor, None, None
             self._closed = True
-        if provider is None:
-            return lambda _seconds: True
-        # The SDK would wait 30 s for an exporter that hangs.
-        thread = threading.Thread(target=provider.shutdown, name=f"otel-memory-{self.part}", daemon=True)
-        thread.start()
-
-        def wait(seconds: float) -> bool:
-            thread.join(max(0.0, seconds))
-            return not thread.is_alive()
-
-        return wait
+        if processor is None:
+            return True
+        # By itself the processor would wait 30 s for an exporter that hangs, and to do that on a thread is no way
+        # out: some 3.12 start none once the interpreter ends.
+        started = time.monotonic()
+        processor._batch_processor.shutdown(timeout_millis=round(timeout * 1000))
+        return time.monotonic() - started < timeout
 
 
 def build(settings: Settings, providers: Sequence[object], failed: Failed) -> tuple[PrivateSink, ...]:
@@ -133,18 +127,15 @@ def build(settings: Settings, providers: Sequence[object], failed: Failed) -> tu
     return tuple(PrivateSink(name, _maker(name, settings), providers, failed) for name in wanted)
 
 
-def close(sinks: Iterable[PrivateSink], failed: Failed, timeout: float = CLOSE_SECONDS) -> None:
+def close(sinks: Sequence[PrivateSink], failed: Failed, timeout: float = CLOSE_SECONDS) -> None:
     """Hand over what waits in each of them and end them all, within ``timeout`` seconds altogether. Never raises."""
-    waits = []
     for sink in sinks:
+        share = timeout / len(sinks)
         try:
-            waits.append((sink, sink.start_closing()))
-        except Exception as error:  # no thread to be had at the very end of the interpreter
+            if not sink.close(share):
+                failed(sink.part, TimeoutError(f"its last events were not taken within {share:g} s"))
+        except Exception as error:
             failed(sink.part, error)
-    deadline = time.monotonic() + timeout
-    for sink, wait in waits:
-        if not wait(deadline - time.monotonic()):
-            failed(sink.part, TimeoutError(f"its last events were not taken within {timeout:g} s"))
 
 
 def application_resource(providers: Sequence[object] = ()) -> Resource | None:

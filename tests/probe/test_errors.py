@@ -8,7 +8,8 @@ import pickle
 import pytest
 
 import otel_memory
-from otel_memory import EvictionError, MemoryWatchError, MonitoringError, ThresholdError
+from otel_memory import EvictionError, MemoryWatchError, MonitoringError, ThresholdError, check_memory
+from otel_memory.probe import guard, vitals
 
 MIB = 1024 * 1024
 EXAMPLES = [
@@ -50,3 +51,39 @@ def test_what_could_not_be_measured_is_none_and_no_zero() -> None:
 
 def test_the_face_shadows_no_builtin() -> None:
     assert not [name for name in otel_memory.__all__ if not name.startswith("__") and hasattr(builtins, name)]
+
+
+def test_a_guard_raises_above_its_threshold_and_tells_the_memory_below_it() -> None:
+    assert check_memory("import", threshold_bytes=1 << 50) > 5 * MIB
+    with pytest.raises(ThresholdError) as caught:
+        check_memory("import", threshold_bytes=2 * MIB)
+    assert (caught.value.threshold_type, caught.value.threshold_mb) == ("import", 2.0)
+    assert caught.value.current_bytes > 5 * MIB
+
+
+def test_a_guard_knows_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "_use_and_limit", lambda: (3 * MIB, 4 * MIB))
+    assert check_memory(share_of_limit=0.8) == 3 * MIB
+    with pytest.raises(ThresholdError) as caught:
+        check_memory(share_of_limit=0.5)
+    assert caught.value.threshold_bytes == 2 * MIB
+    monkeypatch.setattr(guard, "_use_and_limit", lambda: (3 * MIB, None))
+    with pytest.raises(MonitoringError, match="give threshold_bytes instead"):
+        check_memory(share_of_limit=1)
+
+
+def test_a_guard_reads_the_real_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vitals, "_own", None)
+    monkeypatch.setenv("OTEL_PYTHON_MEMORY_LIMIT", "3MiB")
+    with pytest.raises(ThresholdError) as caught:
+        check_memory(share_of_limit=1)
+    assert caught.value.threshold_bytes == 3 * MIB
+
+
+def test_a_guard_that_is_asked_nonsense_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in ({}, {"threshold_bytes": 1, "share_of_limit": 1}, {"threshold_bytes": 0}, {"share_of_limit": 85}):
+        with pytest.raises(ValueError):
+            check_memory("x", **wrong)  # type: ignore[arg-type]
+    monkeypatch.setattr(guard, "read_rss", lambda: None)
+    with pytest.raises(MonitoringError):  # not "all is well"
+        check_memory("x", threshold_bytes=1)

@@ -135,13 +135,25 @@ def test_an_exporter_that_hangs_neither_blocks_the_program_nor_its_end(make: Mak
     try:
         for _ in range(sinks.MAX_WAITING * 2):
             assert error_event(events)
-        close([hanging], failures, timeout=0.05)
+        well = make(Exporter(), "well")
+        close([hanging, well], failures, timeout=0.1)
         assert failures.seen == [("events.hanging", "TimeoutError: its last events were not taken within 0.05 s")]
         assert not error_event(events), "it is closed"
     finally:
         gate.set()
-    wait_until(lambda: len(exporter.records) >= sinks.MAX_WAITING, timeout_seconds=10)
-    assert len(exporter.records) <= sinks.MAX_WAITING + 1, "the oldest were dropped"
+
+
+def test_an_exporter_that_is_slow_gets_the_newest_events(make: Make, failures: Failures) -> None:
+    gate = threading.Event()
+    exporter = Exporter(gate=gate)
+    events = Events(None, failures, otlp=False, sinks=[make(exporter)])
+    for number in range(sinks.MAX_WAITING * 2):
+        assert error_event(events, str(number))
+    gate.set()
+    wait_until(lambda: len(exporter.records) >= sinks.MAX_WAITING, timeout_seconds=30)
+    assert len(exporter.records) <= sinks.MAX_WAITING + 1
+    last = exporter.records[-1].log_record.attributes[names.PROBE_PART]
+    assert last == str(sinks.MAX_WAITING * 2 - 1)
 
 
 def test_closing_hands_over_what_waits_and_can_be_done_twice(make: Make, failures: Failures) -> None:

@@ -25,6 +25,26 @@ export const Suspects = ({ suspects, verdict }) => html`<section class="panel" a
     : html`<p class="muted">${NO_SUSPECT[verdict] ?? "No route or operation stands out yet. If that stays so, wrap candidates with @monitor_memory, or name them in OTEL_PYTHON_MEMORY_OPERATIONS."}</p>`}
 </section>`;
 
+const shortPath = (site) => site.replace(/^.*\/(?=[^/]+\/[^/]+:\d)/, "…/");
+
+const Grown = ({ title, names, figures }) => (names?.length ? html`<h3>${title}</h3>
+  <ul class="grown">${names.slice(0, 5).map((name, index) => html`<li key=${name} title=${name}>
+    <code>${shortPath(name)}</code>${typeof figures?.[index] === "number" && html` <span class="number muted">${title === "Allocated at" ? growth(figures[index]) : `+${figures[index].toLocaleString("en-US")}`}</span>`}</li>`)}</ul>` : null);
+
+/** `findings`: what the process found of its own growth, newest first; the newest one is shown. */
+export const Evidence = ({ findings, now }) => {
+  const found = findings?.[0];
+  if (!found) return null;
+  return html`<section class="panel" aria-label="Evidence">
+    <h2>What the process found</h2>
+    <p class="finding">${found.summary} <time class="muted" title=${exact(found.time)}>${clock(found.time, now)}</time></p>
+    <${Grown} title="Allocated at" names=${found.site} figures=${found.site_growth} />
+    <${Grown} title="Held by" names=${found.holder} figures=${found.holder_growth} />
+    <${Grown} title="Types" names=${found.type} figures=${found.type_growth} />
+    ${found.note?.length > 0 && html`<ul class="reasons">${found.note.map((note) => html`<li key=${note}>${note}</li>`)}</ul>`}
+  </section>`;
+};
+
 export const Reasons = ({ reasons }) => html`<section class="panel" aria-label="Reasons">
   <h2>Why this verdict</h2>
   ${reasons.length ? html`<ul class="reasons">${reasons.map((reason) => html`<li key=${reason}>${reason}</li>`)}</ul>`
@@ -58,7 +78,17 @@ export const Facts = ({ process, now }) => html`<section class="panel" aria-labe
   </dl>
 </section>`;
 
-const partWords = (name) => name.replace(/_bytes$/, "").replaceAll("_", " ");
+const PART_WORDS = {
+  python_used: "Python objects",
+  python_free: "kept free by Python",
+  c_used: "C allocator, in use",
+  c_free: "kept free by the C allocator",
+  file: "files",
+  shared: "shared memory",
+  stack: "stacks of threads",
+  other: "other",
+};
+const partWords = (name) => PART_WORDS[name] ?? name.replaceAll("_", " ");
 
 /** `parts`: {name: bytes or null}, each a part of `total`. */
 export const Breakdown = ({ parts, total }) => {

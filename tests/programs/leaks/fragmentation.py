@@ -1,6 +1,6 @@
-"""Fragments the C heap: large blocks are freed, and between them stays a small one, so that no hole fits the next.
+"""Fragments the C heap: every buffer is cut down to what it needs, and what is cut off is too small for the next one.
 
-Each request needs blocks a little larger than all before, frees them, and keeps the small ones.
+The messages become a little longer all the time, so that no hole ever fits again.
 """
 
 import ctypes
@@ -10,21 +10,17 @@ from requests_loop import serve
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 libc.malloc.argtypes = [ctypes.c_size_t]
-libc.free.argtypes = [ctypes.c_void_p]
-kept = (ctypes.c_void_p * 1_000_000)()
+libc.realloc.restype = ctypes.c_void_p
+libc.realloc.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
 def transcode(number, size):
-    large = 4_000 + 48 * number
-    count = max(2, size // large)
-    blocks = []
-    for index in range(count):
-        block = libc.malloc(large)
-        ctypes.memset(block, 1, large)
-        blocks.append(block)
-        kept[(number * 50 + index) % len(kept)] = libc.malloc(40)
-    for block in blocks:
-        libc.free(block)
+    longest = 4_000 + 48 * number
+    buffers = [libc.malloc(longest) for _ in range(max(2, size // longest))]
+    for buffer in buffers:
+        ctypes.memset(buffer, 1, longest)
+    for buffer in buffers:
+        libc.realloc(buffer, 64)
 
 
 serve(transcode, kilobytes_a_request=60, kilobytes_a_second=3000, description=__doc__)

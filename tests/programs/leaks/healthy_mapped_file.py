@@ -5,7 +5,7 @@ import tempfile
 
 from requests_loop import serve
 
-file = tempfile.TemporaryFile()
+file = tempfile.TemporaryFile()  # noqa: SIM115
 file.truncate(200_000_000)
 file.write(b"x" * 1_000_000)
 mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

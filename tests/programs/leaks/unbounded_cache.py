@@ -5,7 +5,7 @@ import functools
 from requests_loop import serve
 
 
-@functools.lru_cache(maxsize=None)
+@functools.lru_cache(maxsize=None)  # noqa: UP033
 def render_page(customer, stamp, size):
     return f"<html>{customer}{stamp}" + "x" * size
 
