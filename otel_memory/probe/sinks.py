@@ -28,7 +28,7 @@ from otel_memory.version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry._logs import Logger
-    from opentelemetry.sdk._logs import ReadableLogRecord
+    from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter, LogRecordExportResult
     from opentelemetry.sdk.resources import Resource
 
@@ -59,6 +59,7 @@ class PrivateSink:
         self._providers = tuple(providers)
         self._failed = failed
         self._processor: BatchLogRecordProcessor | None = None
+        self._provider: LoggerProvider | None = None
         self._logger: Logger | None = None
         self._closed = False
         self._lock = threading.Lock()
@@ -95,6 +96,7 @@ class PrivateSink:
             schedule_delay_millis=1000,
         )
         provider.add_log_record_processor(self._processor)
+        self._provider = provider  # kept, for the SDK's hook that gives a forked child its own resource is weak
         self._logger = provider.get_logger(names.SCOPE, __version__)
 
     def after_fork(self) -> None:
@@ -104,7 +106,7 @@ class PrivateSink:
     def close(self, timeout: float) -> bool:
         """Hand over what waits and end, within ``timeout`` seconds. Whether that was enough; True once closed."""
         with self._lock:
-            processor, self._processor, self._logger = self._processor, None, None
+            processor, self._processor, self._provider, self._logger = self._processor, None, None, None
             self._closed = True
         if processor is None:
             return True

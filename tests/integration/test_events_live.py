@@ -128,7 +128,7 @@ def test_forked_processes_share_a_file_and_each_event_says_whose_it_is(tmp_path:
     )
     assert done.returncode == 0, done.stderr
     path = tmp_path / "otel-memory-events.jsonl"
-    events = check_events(path)
+    events = named(check_events(path), names.EVENT_APPLICATION)
     told = sorted((event["attributes"]["number"], event["attributes"]["count"]) for event in events)
     assert told == sorted([(-1, 0), *((number, count) for number in range(4) for count in range(25))])
     (parent,) = [event for event in events if event["attributes"]["number"] == -1]
