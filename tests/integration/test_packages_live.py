@@ -93,8 +93,7 @@ def test_imports_under_the_hook_are_those_without_it(tracked: dict[str, Any]) ->
 def test_own_costs_add_up_to_what_the_process_grew(tracked: dict[str, Any]) -> None:
     modules, total = tracked["modules"].values(), tracked["total"]
     assert tracked["dropped"] == 0
-    # Blocks are no longer counted once that takes long, as it may on a machine that is busy.
-    for size in ("rss_bytes", "heap_bytes", *(["blocks"] if total["blocks"] is not None else [])):
+    for size in ("rss_bytes", "heap_bytes", "blocks"):
         own = sum(each["own"][size] for each in modules)
         top = sum(each["inclusive"][size] for each in modules if each["parent"] is None)
         assert own == top == total[size] == sum(each["own"][size] for each in tracked["packages"].values())

@@ -60,11 +60,13 @@ class _Sum:
 class ImportTracker:
     """Collects the costs of imports from ``start()`` to ``stop()`` or within ``with``; with ``thread_id`` its alone.
 
-    May be read while it runs and after it has stopped, and started again.
+    ``blocks``: count Python's blocks too, which makes each import dearer. May be read while it runs and after it has
+    stopped, and started again.
     """
 
-    def __init__(self, *, thread_id: int | None = None, max_modules: int = MAX_MODULES) -> None:
+    def __init__(self, *, thread_id: int | None = None, blocks: bool = False, max_modules: int = MAX_MODULES) -> None:
         self._thread_id = thread_id
+        self._blocks = blocks
         self._max_modules = max_modules
         self._since = 0.0
         self._modules: dict[str, ImportCost] = {}
@@ -87,7 +89,7 @@ class ImportTracker:
         """
         if not self._running:
             self._since = time.perf_counter()
-            HOOK.add(self._take)
+            HOOK.add(self._take, blocks=self._blocks)
             self._running = True
         return self
 
@@ -210,7 +212,7 @@ def track_imports() -> ImportTracker:
     ``with track_imports() as imports: import numpy`` and then ``imports.packages()``; or keep what it returns, and
     ``stop()`` it. Modules that are loaded already cost nothing, so measure in a fresh process.
     """
-    return ImportTracker().start()
+    return ImportTracker(blocks=True).start()
 
 
 _trackers: WeakSet[ImportTracker] = WeakSet()

@@ -30,9 +30,6 @@ from otel_memory.probe.packages.package_names import package_of
 from otel_memory.probe.reader import read_rss
 
 _FILE_NAME: Final = "<frozen importlib._bootstrap>"
-BLOCKS_DEAR_SECONDS: Final = 100e-6
-"""Counting Python's blocks takes time with the size of the heap: three counts in a row that take more of the thread's
-processor time than this, and it is left."""
 
 _heap_info: Final[Callable[[], Any] | None] = getattr(psutil, "heap_info", None)
 _allocated_blocks: Final[Callable[[], int] | None] = getattr(sys, "getallocatedblocks", None)
@@ -47,7 +44,8 @@ class Cost(NamedTuple):
     heap_bytes: int | None
     """In use in the C allocator (glibc), pymalloc's arenas not among it: buffers, large objects, C libraries."""
     blocks: int | None
-    """Blocks of Python's own allocator, which holds objects up to 512 bytes; a count, because it tells no bytes."""
+    """Blocks of Python's own allocator, which holds objects up to 512 bytes; a count, because it tells no bytes.
+    Only where it was asked for: counting walks the whole heap, 1 µs a megabyte and more where it isn't in the cache."""
     traced_bytes: int | None
     """What tracemalloc counted, where it was on: exact for all that Python's allocators gave out."""
 
@@ -122,6 +120,7 @@ class _Hook:
 
     def __init__(self) -> None:
         self.listeners: tuple[Listener, ...] = ()
+        self._counting: tuple[Listener, ...] = ()
         self.failed = 0
         """Measurements that went wrong; the imports themselves did not notice."""
         self._originals: dict[str, tuple[FunctionType, FunctionType]] = {}
@@ -132,12 +131,11 @@ class _Hook:
         self._lock = threading.Lock()
         self._roots: dict[int, _Frame] = {}
         self._thread = _Thread()
-        self._dear = 0
 
     # --- in and out ---------------------------------------------------------------------------------------
 
-    def add(self, listener: Listener) -> None:
-        """Tell ``listener`` of each import that ends from now on.
+    def add(self, listener: Listener, *, blocks: bool = False) -> None:
+        """Tell ``listener`` of each import that ends from now on; with ``blocks``, count Python's blocks too.
 
         Raises:
             RuntimeError: this Python's import system isn't the one that is known here.
@@ -146,12 +144,15 @@ class _Hook:
             if not self.listeners:
                 self._install()
             self.listeners = (*self.listeners, listener)
+            if blocks:
+                self._counting = (*self._counting, listener)
 
     def remove(self, listener: Listener) -> None:
         """Undo ``add``; the last one takes the hook out. Does nothing if it was done before."""
         with self._lock:
             had = bool(self.listeners)
             self.listeners = tuple(other for other in self.listeners if other != listener)
+            self._counting = tuple(other for other in self._counting if other != listener)
             if had and not self.listeners:
                 self._uninstall()
 
@@ -237,17 +238,9 @@ class _Hook:
             time.perf_counter(),
             read_rss(),
             read_heap(),
-            self._count_blocks(),
+            _allocated_blocks() if self._counting and _allocated_blocks is not None else None,
             tracemalloc.get_traced_memory()[0] if tracemalloc.is_tracing() else None,
         )
-
-    def _count_blocks(self) -> int | None:
-        if _allocated_blocks is None or self._dear >= 3:
-            return None
-        began = time.thread_time()
-        count = _allocated_blocks()
-        self._dear = self._dear + 1 if time.thread_time() - began > BLOCKS_DEAR_SECONDS else 0
-        return count
 
 
 def _around_load(original: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -267,10 +267,14 @@ def test_what_could_not_be_read_is_unknown_and_not_nothing(
     assert package.inclusive.rss_bytes is None
 
 
-def test_counting_blocks_is_left_where_it_is_dear(monkeypatch: pytest.MonkeyPatch) -> None:
-    hook = import_hook._Hook()
-    monkeypatch.setattr(import_hook, "BLOCKS_DEAR_SECONDS", -1.0)
-    assert [hook._count_blocks() is None for _ in range(5)] == [False, False, False, True, True]
+def test_blocks_are_counted_only_for_who_asks(write_package: Write) -> None:
+    one, two = (write_package({"__init__.py": "held = [[] for _ in range(5000)]\n"}) for _ in range(2))
+    with ImportTracker() as plain:
+        importlib.import_module(one)
+        with track_imports() as counting:
+            importlib.import_module(two)
+    assert [cost.own.blocks for cost in plain.modules() if cost.name == one] == [None]
+    assert [cost.own.blocks for cost in counting.modules()] == [pytest.approx(5000, abs=2500)]
 
 
 def cost(name: str, rss: int = 1) -> ImportCost:
