@@ -34,16 +34,20 @@ class CleanupFeature(Feature):
         self._interval = around.settings.cleanup_interval_seconds
         self._next: float | None = None
         self._critical_at: float | None = None
+        self._critical_wanted = False
 
     def tick(self, now: float) -> None:
-        """Gently, each ``cleanup_interval`` after the start; late rather than twice."""
+        """Gently, each ``cleanup_interval`` after the start; late rather than twice, or never."""
+        if self._critical_wanted:
+            self._submit_critical()
         if "periodic" not in self._on:
             return
         if self._next is None:
             self._next = now + self._interval
-        elif now >= self._next:
+        if now < self._next:
+            return
+        if self._background.submit("cleanup.periodic", lambda: self._run("periodic", aggressive=False)):
             self._next = now + self._interval
-            self._background.submit("cleanup.periodic", lambda: self._run("periodic", aggressive=False))
 
     def crossing(self, crossing: Crossing) -> None:
         """Aggressively, when a critical rule about memory is crossed."""
@@ -56,12 +60,18 @@ class CleanupFeature(Feature):
         now = time.monotonic()
         if self._critical_at is not None and now - self._critical_at < LEAST_BETWEEN_CRITICAL_SECONDS:
             return
-        if self._background.submit("cleanup.critical", lambda: self._run("critical", aggressive=True)):
-            self._critical_at = now
+        self._critical_at = now
+        self._submit_critical()
+
+    def _submit_critical(self) -> None:
+        # Refused while one is running or too much waits: tried again at the next beat.
+        run = self._background.submit("cleanup.critical", lambda: self._run("critical", aggressive=True))
+        self._critical_wanted = not run
 
     def after_fork(self) -> None:
         """The child counts its own time."""
         self._next = self._critical_at = None
+        self._critical_wanted = False
 
     def status(self) -> Mapping[str, Any]:
         """When it cleans up, and what the last one did."""

@@ -41,6 +41,7 @@ USELESS_IN_A_ROW: Final = 3
 """So many evictors after one another that freed nothing measurable end a run with a target."""
 MAX_ROUNDS: Final = 3
 """Times that the evictors of one priority are asked at most, while they still give."""
+LOOP_GRACE_SECONDS: Final = 1.0
 EMPTY: Final = "was empty"
 OTHER: Final = "other"
 """Counts of evictors beyond the 64th name are summed under this one."""
@@ -426,7 +427,8 @@ class _Run:
         before = self._last
         call = Isolated(lambda: self._call(entry, asked, before))
         entry.last = call
-        state = call.wait(entry.timeout_seconds)
+        # One on a loop ends itself in time, if the loop lives.
+        state = call.wait(entry.timeout_seconds + (0.0 if entry.loop is None else LOOP_GRACE_SECONDS))
         self._last = after = read_held()
         freed = difference(before, after)
         outcome: Outcome

@@ -23,6 +23,10 @@ THREAD_NAME: Final = "otel-memory-evictor"
 _inside: Final = threading.local()
 
 
+class OutOfTime(Exception):
+    """Raised within isolated code that ends itself because its time is up."""
+
+
 class Isolated:
     """One call of ``action`` on its own daemon thread.
 
@@ -35,6 +39,7 @@ class Isolated:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         self.error = ""
+        self._out_of_time = False
         self.started = time.monotonic()
         self._seconds: float | None = None
 
@@ -44,6 +49,8 @@ class Isolated:
         try:
             if action is not None:
                 action()
+        except OutOfTime:
+            self._out_of_time = True
         except BaseException as error:  # SystemExit too: it would end this thread silently
             self.error = f"{type(error).__name__}: {error}"[:200]
         finally:
@@ -59,7 +66,7 @@ class Isolated:
             self.error = str(error)
             self._seconds = 0.0
             self._ended.set()
-        if not self._ended.wait(timeout_seconds):
+        if not self._ended.wait(timeout_seconds) or self._out_of_time:
             return "timed_out"
         self._thread.join(1.0) if self._thread.ident is not None else None
         return "failed" if self.error else "done"
@@ -136,7 +143,7 @@ def on_loop(coroutine: Coroutine[Any, Any, object], loop: asyncio.AbstractEventL
     """Run ``coroutine`` on ``loop`` from another thread, and cancel it when the time is up.
 
     Raises:
-        TimeoutError: it took longer.
+        OutOfTime: it took longer.
         Exception: what it raised.
     """
     import asyncio
@@ -146,5 +153,7 @@ def on_loop(coroutine: Coroutine[Any, Any, object], loop: asyncio.AbstractEventL
     try:
         future.result(timeout_seconds)
     except concurrent.futures.TimeoutError:
+        if future.done():  # it was the coroutine's own
+            raise
         future.cancel()
-        raise TimeoutError(f"not over after {timeout_seconds:g} s on its event loop, cancelled") from None
+        raise OutOfTime from None
