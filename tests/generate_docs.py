@@ -15,6 +15,7 @@ from otel_memory import names
 from otel_memory.analyzer.config import PREFIX as ANALYZER_PREFIX
 from otel_memory.analyzer.config import Settings as AnalyzerSettings
 from otel_memory.probe.config import descriptions
+from otel_memory.probe.rules import METRICS, SYNTAX
 from otel_memory.probe.thresholds import BUILT_IN
 from tests import event_schema
 
@@ -55,9 +56,25 @@ def settings() -> Iterator[str]:
     yield "### Threshold rules"
     yield ""
     yield (
-        "Rules are separated by `;`. `rss>512MiB` compares a reading, `rss+20%/10min` its growth in per cent over a "
-        "window, `rss>5MB/s` its growth per second, `limit>85%` the share of the limit in use. A severity may follow: "
-        "`rss>512MiB:critical`. A rule of your own stands beside the built-in ones; `none` first leaves those out."
+        "`OTEL_PYTHON_MEMORY_THRESHOLDS` holds rules with `;` between them, `OTEL_PYTHON_MEMORY_THRESHOLDS_FILE` names "
+        "a file with one or several a line, in which `#` begins a comment; a list of rules in a declarative file. A rule "
+        "of your own stands beside the built-in ones; one that bears the name of a built-in rule, or the variable's of "
+        "one in the file, takes its place. In code: `Rule` and `add_rule`, `remove_rule`. At most 64 rules."
+    )
+    yield ""
+    yield "| written | means |"
+    yield "|---|---|"
+    for form, meaning in SYNTAX:
+        yield f"| {cell(form)} | {cell(meaning)} |"
+    yield ""
+    yield (
+        "What is read is one of "
+        + ", ".join(f"`{short}` (`{metric}`)" for short, metric in METRICS.items())
+        + ", or the full name of any counter, up-down counter or gauge of [conventions.md](conventions.md). Attributes "
+        "in braces choose among its points, `{key=value,key=value}`; a value holds neither `,` nor a brace. Several "
+        "points count as their sum, or as the highest of them where the unit is 1. Growth is the slope of a robust "
+        "line (repeated medians) through the window, told once half the window is filled; one step, such as a model that is "
+        "loaded, is no growth. A window holds at least twelve readings: with a long interval it is widened."
     )
     yield ""
     yield "| built-in rule | metric | comparison | bound | window | severity |"

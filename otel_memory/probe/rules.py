@@ -181,7 +181,7 @@ def _metric(subject: str, sign: str) -> names.Metric:
     metric = names.METRICS.get(METRICS.get(subject, subject))
     if metric is None:
         close = difflib.get_close_matches(subject, [*METRICS, *names.METRICS], n=1, cutoff=0.8)
-        meant = f"; did you mean {close[0]}?" if close else ""
+        meant = f" (did you mean {close[0]}?)" if close else ""
         raise ValueError(
             f"expected one of {', '.join(METRICS)} or the name of a metric before {sign!r}, not {subject!r}{meant}"
         )

@@ -76,7 +76,7 @@ def test_a_key_left_empty_falls_back_to_its_variable(tmp_path: Path) -> None:
     [
         ("interval: soon", "interval='soon': expected milliseconds"),
         ('thresholds: ["rss>lots"]', "in 'rss>lots': expected a size"),
-        ("intervall: 500", "intervall=500: is not a setting of the probe; did you mean interval?"),
+        ("intervall: 500", "intervall=500: is not a setting of the probe (did you mean interval?)"),
     ],
 )
 def test_what_is_not_valid_names_itself_and_the_application_runs_without_the_probe(

@@ -142,6 +142,7 @@ def observe_metrics(
     Whoever registers a metric last on a meter is the only one who emits it there.
     """
     filled: list[tuple[_Slot, Callback]] = []
+    known = dict(observers)  # not the caller's own, so that undoing lets go of what it holds
 
     def undo() -> None:
         with _lock:
@@ -149,7 +150,8 @@ def observe_metrics(
                 if slot.callback is callback:
                     slot.callback = None
             filled.clear()
-        gate.forget(observers)
+        gate.forget(known)
+        known.clear()
 
     try:
         with _lock:
@@ -166,7 +168,7 @@ def observe_metrics(
     except BaseException:
         undo()
         raise
-    gate.know(observers)
+    gate.know(known)
     return undo
 
 
