@@ -96,6 +96,7 @@ def builders() -> Iterator[tuple[str, Build]]:
     yield "wrapping", _wrapping
     yield "live_objects", _live_objects
     yield "curl_sessions", _curl_sessions
+    yield "gpu", _gpu
     yield "relief", _relief
     yield "cleanup", _cleanup
     yield "breakdown", _breakdown
