@@ -57,9 +57,9 @@ def settings() -> Iterator[str]:
     yield ""
     yield (
         "`OTEL_PYTHON_MEMORY_THRESHOLDS` holds rules with `;` between them, `OTEL_PYTHON_MEMORY_THRESHOLDS_FILE` names "
-        "a file with one or several a line, in which `#` begins a comment; a list of rules in a declarative file. A rule "
-        "of your own stands beside the built-in ones; one that bears the name of a built-in rule, or the variable's of "
-        "one in the file, takes its place. In code: `Rule` and `add_rule`, `remove_rule`. At most 64 rules."
+        "a file with one or several a line, in which `#` begins a comment; a list of rules in a declarative file. A "
+        "rule of your own stands beside the built-in ones; one that bears the name of a built-in rule, or the "
+        "variable's of one in the file, takes its place. In code: `Rule` and `add_rule`, `remove_rule`. At most 64 rules."
     )
     yield ""
     yield "| written | means |"
@@ -73,8 +73,8 @@ def settings() -> Iterator[str]:
         + ", or the full name of any counter, up-down counter or gauge of [conventions.md](conventions.md). Attributes "
         "in braces choose among its points, `{key=value,key=value}`; a value holds neither `,` nor a brace. Several "
         "points count as their sum, or as the highest of them where the unit is 1. Growth is the slope of a robust "
-        "line (repeated medians) through the window, told once half the window is filled; one step, such as a model that is "
-        "loaded, is no growth. A window holds at least twelve readings: with a long interval it is widened."
+        "line (repeated medians) through the window, told once half the window is filled; one step, such as a model "
+        "that is loaded, is no growth. A window holds at least twelve readings: with a long interval it is widened."
     )
     yield ""
     yield "| built-in rule | metric | comparison | bound | window | severity |"
