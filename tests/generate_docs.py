@@ -59,7 +59,7 @@ def settings() -> Iterator[str]:
         "`OTEL_PYTHON_MEMORY_THRESHOLDS` holds rules with `;` between them, `OTEL_PYTHON_MEMORY_THRESHOLDS_FILE` names "
         "a file with one or several a line, in which `#` begins a comment; a list of rules in a declarative file. A "
         "rule of your own stands beside the built-in ones; one that bears the name of a built-in rule, or the "
-        "variable's of one in the file, takes its place. In code: `Rule` and `add_rule`, `remove_rule`. At most 64 rules."
+        "variable's of one in the file, takes its place. In code: `Rule` and `add_rule`, `remove_rule`. At most 64."
     )
     yield ""
     yield "| written | means |"
