@@ -135,7 +135,9 @@ class EventModel(Model):
     def finding(self) -> dict[str, JsonValue]:
         """What an event says was found: its sentence, its time, and its attributes by the last words of their names."""
         prefix = f"{names.EVENT_EVIDENCE}."
-        found = {k.removeprefix(prefix).replace(".", "_"): v for k, v in self.attributes.items() if k.startswith(prefix)}
+        found = {
+            k.removeprefix(prefix).replace(".", "_"): v for k, v in self.attributes.items() if k.startswith(prefix)
+        }
         return {"time": self.model_dump(mode="json")["time"], "summary": self.body, **found}
 
 

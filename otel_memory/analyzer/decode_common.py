@@ -88,7 +88,8 @@ def bounded(value: Plain, notes: Notes) -> AttributeValue | None:
     """``value`` as the analyzer keeps it, or None for an empty one.
 
     An array becomes a tuple, of numbers where all its elements are finite numbers, else of strings; bytes and a
-    key-value list become a string. A number that is not finite becomes a string too: NaN differs from itself, so a series named by it would be a new one at each export.
+    key-value list become a string. A number that is not finite becomes a string too: NaN differs from itself, so a
+    series named by it would be a new one at each export.
     """
     if isinstance(value, str):
         return cut(value, notes)

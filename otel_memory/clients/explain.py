@@ -17,7 +17,7 @@ from otel_memory.clients import chart
 from otel_memory.clients.api_client import ApiClient, ClientError, add_arguments
 from otel_memory.clients.leaks import STYLES
 from otel_memory.clients.lookup import find_process
-from otel_memory.clients.replies import Process, Series, Suspect, read_process, read_series
+from otel_memory.clients.replies import Finding, Process, Series, Suspect, read_process, read_series
 from otel_memory.clients.terminal import Terminal, local_moment
 
 CHART_WIDTH: Final = 60
@@ -25,6 +25,19 @@ CHART_POINTS: Final = 240
 MAX_EVENTS: Final = 5
 SILENT_SECONDS: Final = 300.0
 """After so long without a word a process is told to be silent: exporters speak every minute, or more often."""
+
+MOST_FOUND: Final = 3
+PARTS: Final = {
+    "python_used": "Python objects",
+    "python_free": "kept free by Python",
+    "c_used": "C allocator, in use",
+    "c_free": "kept free by the C allocator",
+    "file": "files",
+    "shared": "shared memory",
+    "stack": "stacks of threads",
+    "other": "other",
+}
+WIDEST_PART: Final = max(map(len, PARTS.values()))
 
 _LIMITS: Final = {
     "configured": "set by OTEL_PYTHON_MEMORY_LIMIT",
@@ -80,6 +93,8 @@ def story(process: Process, series: Series | None, terminal: Terminal, now: date
     lines += picture(series, terminal, now) if series is not None else []
     lines += _section("Why", [Text(f"- {reason}") for reason in process.reasons])
     lines += _section("What grows", [_suspect(place, s) for place, s in enumerate(process.suspects, 1)])
+    lines += _section("What it found itself", _found(process.findings[0]) if process.findings else [])
+    lines += _section("Where the memory is", _parts(process))
     lines += _section(
         "What it told",
         [Text(f"- {local_moment(e.time, now)}  {e.body or e.name}") for e in process.events[:MAX_EVENTS]],
@@ -104,6 +119,23 @@ def _suspect(place: int, suspect: Suspect) -> Text:
         f"  {', '.join(figure for figure in figures if figure)}",
         f"\n   {suspect.evidence}" if suspect.evidence else "",
     )
+
+
+def _found(finding: Finding) -> list[Text]:
+    lines = [Text(finding.summary)] if finding.summary else []
+    for title, ones in (("allocated at", finding.sites), ("held by", finding.holders), ("types", finding.types)):
+        if ones:
+            lines.append(Text.assemble((f"{title}: ", "dim"), ", ".join(ones[:MOST_FOUND])))
+    return [*lines, *(Text(f"- {note}") for note in finding.notes)]
+
+
+def _parts(process: Process) -> list[Text]:
+    total = sum(size for _, size in process.breakdown)
+    return [
+        Text(f"{PARTS.get(part, part):<{WIDEST_PART}}  {humanize.format_bytes(size):>9}  {size / total:>4.0%}")
+        for part, size in process.breakdown
+        if size >= total / 100 > 0
+    ]
 
 
 def who(process: Process) -> str:

@@ -45,6 +45,17 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """What the process found of its own growth: the sentence, and where it was allocated, who holds it, what it is."""
+
+    summary: str | None
+    sites: tuple[str, ...]
+    holders: tuple[str, ...]
+    types: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """One process as the analyzer judges it. Sizes are bytes, rates By/s; None is "not known"."""
 
@@ -67,6 +78,10 @@ class Process:
     reasons: tuple[str, ...]
     suspects: tuple[Suspect, ...]
     events: tuple[Event, ...]
+    breakdown: tuple[tuple[str, float], ...] = ()
+    """Parts of the resident memory, the largest first."""
+    findings: tuple[Finding, ...] = ()
+    """Newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +120,8 @@ def read_process(document: Json) -> Process:
         reasons=tuple(printable(_as_text(reason, "reasons")) for reason in fields.array("reasons")),
         suspects=tuple(_suspect(_Fields(suspect)) for suspect in fields.array("suspects")),
         events=tuple(_event(_Fields(event)) for event in fields.array("events")),
+        breakdown=_breakdown(document),
+        findings=tuple(_finding(_Fields(finding)) for finding in fields.array("evidence")),
     )
 
 
@@ -120,6 +137,21 @@ def read_series(document: Json) -> Series:
     if len(times) != len(values):
         raise _malformed("values", "not as many as times")
     return Series(times, values)
+
+
+def _breakdown(document: Json) -> tuple[tuple[str, float], ...]:
+    parts = document.get("breakdown")
+    if not isinstance(parts, dict):
+        return ()
+    sizes = [(printable(str(part)), _as_number(size, "breakdown")) for part, size in parts.items()]
+    return tuple(sorted(sizes, key=lambda one: -one[1]))
+
+
+def _finding(fields: _Fields) -> Finding:
+    def texts(name: str) -> tuple[str, ...]:
+        return tuple(printable(_as_text(one, name)) for one in fields.array(name))
+
+    return Finding(fields.text("summary"), texts("site"), texts("holder"), texts("type"), texts("note"))
 
 
 def _reach(fields: _Fields) -> Reach | None:

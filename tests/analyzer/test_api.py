@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from otel_memory.analyzer import stats as measures
 from otel_memory.analyzer.api import Api, ApiSettings, build_api
+from otel_memory.analyzer.api_schemas import ProcessDetail
 from otel_memory.analyzer.model import AlertState, Event, Trend, Verdict
 from otel_memory.analyzer.stats import OutputHealth, Stats
 from otel_memory.analyzer.store import Reader, Store
@@ -166,6 +167,32 @@ def test_one_process_has_breakdown_evidence_and_events(bench: Bench, client: Cli
             "attributes": {"process.pid": 7, "tags": ["a", "b"]},
         }
     ]
+
+
+def test_a_process_tells_what_it_consists_of_and_what_it_found() -> None:
+    def found(seconds: float, text: str) -> Event:
+        attributes = {
+            "otel_memory.event.id": "1",
+            "otel_memory.evidence.kind": "python",
+            "otel_memory.evidence.site": ("shop/cart.py:41 add",),
+            "otel_memory.evidence.site.growth": (1234.5,),
+            "process.pid": 7,
+        }
+        return Event("otel_memory.evidence", T0 + seconds, 13, attributes, text)
+
+    crossed = Event("otel_memory.threshold.crossed", T0 + 6, 13, {}, "crossed")
+    consists = replace(assessment(), breakdown={"python_used": 30, "file": 4})
+    detail = ProcessDetail.build(consists, [found(9, "again"), crossed, found(5, "first")]).model_dump(mode="json")
+    assert detail["breakdown"] == {"python_used": 30, "file": 4}
+    assert [one["summary"] for one in detail["evidence"]] == ["again", "first"]
+    assert detail["evidence"][1] == {
+        "time": "2027-01-15T08:00:05Z",
+        "summary": "first",
+        "kind": "python",
+        "site": ["shop/cart.py:41 add"],
+        "site_growth": [1234.5],
+    }
+    assert len(detail["events"]) == 3
 
 
 def test_a_series_is_two_equally_long_lists_with_the_unit(bench: Bench, client: Client) -> None:

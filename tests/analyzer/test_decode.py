@@ -252,6 +252,9 @@ def test_each_resource_is_a_payload_of_its_own(encoding: Encoding) -> None:
         (AnyValue(double_value=math.nan), "nan"),
         (AnyValue(bytes_value=b"\x00\xff"), "00ff"),
         (AnyValue(array_value=ArrayValue(values=[AnyValue(string_value="a"), AnyValue(int_value=1)])), ("a", "1")),
+        (AnyValue(array_value=ArrayValue(values=[AnyValue(double_value=0.5), AnyValue(int_value=-1)])), (0.5, -1)),
+        (AnyValue(array_value=ArrayValue(values=[AnyValue(double_value=math.inf)])), ("Infinity",)),
+        (AnyValue(array_value=ArrayValue(values=[AnyValue(bool_value=True)])), ("true",)),
         (
             AnyValue(kvlist_value=KeyValueList(values=[attribute("k", AnyValue(bool_value=True))])),
             '{"k": true}',

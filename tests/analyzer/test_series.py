@@ -106,6 +106,22 @@ def test_a_pool_that_vanished_no_longer_counts() -> None:
     assert values(series.memory) == [11.0, 11.0, 1.0, 1.0]
 
 
+def test_the_parts_of_resident_memory_are_those_of_the_newest_report() -> None:
+    def part(time: float, name: str, size: float) -> Point:
+        return point(names.MEMORY_BREAKDOWN, time, size, otel_memory__memory__part=name)
+
+    assert series_of([memory(T0, 5)]).breakdown is None
+    series = series_of(
+        [part(T0, "python_used", 10), part(T0, "c_free", 3), part(T0, "file", -1)],
+        [part(T0 + 1, "python_used", 12), part(T0 + 1, "file", 4)],
+    )
+    assert series.breakdown == {"python_used": 12, "file": 4}
+    series.add(payload(part(T0 - 5, "python_used", 99)))
+    assert series.breakdown == {"python_used": 12, "file": 4}
+    many = series_of([part(T0, f"part {index}", index) for index in range(100)])
+    assert len(many.breakdown or {}) == 16
+
+
 def test_of_several_sources_the_best_one_is_judged_whatever_came_first() -> None:
     series = series_of([point("container.memory.usage", T0, 999)], [memory(T0 + 1, 5)])
     assert series.memory is not None

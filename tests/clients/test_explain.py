@@ -216,6 +216,26 @@ def test_only_the_newest_events_are_told() -> None:
     assert "event 5" not in text
 
 
+def test_what_the_process_found_and_consists_of_is_told() -> None:
+    found = {
+        "summary": "Python memory grows 1.2 MB/s.",
+        "site": ["shop/cart.py:41 add"],
+        "holder": ["shop.cart.CACHE"],
+        "note": ["threads grew from 3 to 9"],
+    }
+    text = told(
+        detail(evidence=[found, {"summary": "older"}], breakdown={"file": 10**6, "python_used": 3 * 10**7, "x": 0})
+    )
+    assert "Python memory grows 1.2 MB/s." in text
+    assert "allocated at: shop/cart.py:41 add" in text
+    assert "held by: shop.cart.CACHE" in text
+    assert "- threads grew from 3 to 9" in text
+    assert "older" not in text
+    lines = [line.split() for line in text.splitlines()]
+    assert ["Python", "objects", "30.0", "MB", "97%"] in lines
+    assert lines.index(["Python", "objects", "30.0", "MB", "97%"]) < lines.index(["files", "1.0", "MB", "3%"])
+
+
 def test_a_hostile_process_is_shown_and_does_nothing() -> None:
     names = ("service_name", "service_version", "service_instance_id", "host_name", "runtime", "verdict")
     text = told(
@@ -224,6 +244,10 @@ def test_a_hostile_process_is_shown_and_does_nothing() -> None:
             reasons=[HOSTILE],
             suspects=[{"kind": "route", "name": HOSTILE, "evidence": HOSTILE}],
             events=[{"name": "x", "time": "2026-11-21T09:45:00Z", "body": HOSTILE}],
+            evidence=[
+                {"summary": HOSTILE, "site": [HOSTILE], "holder": [HOSTILE], "type": [HOSTILE], "note": [HOSTILE]}
+            ],
+            breakdown={HOSTILE: 5},
         )
     )
     assert not set(text) & {"\x1b", "\x07", "\u202e", "\x9b"}

@@ -166,11 +166,26 @@ class FakeAnalyzer:
         if item is None:
             return JSONResponse({"detail": "No process has this id."}, 404)
         events = self.events.get(item["id"], [])
-        breakdown = None
+        breakdown, evidence = None, []
         if item["memory_bytes"]:
-            parts = {"python_heap": 0.61, "native_heap": 0.22, "files": 0.09, "other": 0.08}
+            parts = {"python_used": 0.61, "python_free": 0.04, "c_used": 0.18, "file": 0.09, "other": 0.08}
             breakdown = {name: int(item["memory_bytes"] * share) for name, share in parts.items()}
-        return JSONResponse({**item, "events": events, "breakdown": breakdown, "evidence": []})
+        if item["verdict"] == "leaking":
+            evidence = [
+                {
+                    "time": item["last_seen"],
+                    "summary": "Memory grows 412 kB/s: shop.cart.RECENT (dict) holds ever more entries.",
+                    "kind": "python",
+                    "site": ["/srv/shop/cart.py:41 add_item", "/srv/shop/<b>hostile</b>.py:7 f"],
+                    "site_growth": [390_000.0, 12_000.0],
+                    "holder": ["shop.cart.RECENT"],
+                    "holder_growth": [41_000],
+                    "type": ["shop.cart.Item"],
+                    "type_growth": [41_000],
+                    "note": ["threads grew from 12 to 96"],
+                }
+            ]
+        return JSONResponse({**item, "events": events, "breakdown": breakdown, "evidence": evidence})
 
     async def one_series(self, request: Request) -> Response:
         self.series_requests += 1

@@ -193,6 +193,12 @@ def test_the_process_view_tells_the_whole_story(serve: Serve, open_page: Open) -
     )
     expect(page.get_by_role("region", name="Suspects").locator("tbody tr").first).to_contain_text("GET /cart")
     expect(page.get_by_role("region", name="Suspects").locator("tbody tr").first).to_contain_text("87\u00a0%")
+    evidence = page.get_by_role("region", name="Evidence")
+    expect(evidence).to_contain_text("shop.cart.RECENT (dict) holds ever more entries")
+    expect(evidence.locator("li").first).to_contain_text("…/shop/cart.py:41 add_item +23.4\u00a0MB/min")
+    expect(evidence).to_contain_text("threads grew from 12 to 96")
+    parts = page.get_by_role("region", name="Parts of the memory")
+    expect(parts.locator("tr").first).to_contain_text("Python objects")
     expect(page.get_by_role("region", name="Reasons").locator("li")).to_have_count(3)
     events = page.get_by_role("region", name="Events").locator("li")
     expect(events.first).to_contain_text("Threshold growth_20_percent crossed: 23\u00a0%, over 20\u00a0%")
@@ -225,6 +231,7 @@ def test_the_chart_grows_by_server_sent_events_and_reads_out_under_the_pointer(s
     analyzer = serve("two")
     page = open_page(analyzer.url + PROCESS).page
     expect(page.locator(".plot.tall canvas")).to_be_visible()
+    expect(page.locator(".connection.live")).to_be_attached()  # what was published before is not sent again
     item = analyzer.processes[LEAKING_ID]
     analyzer.publish("process", item | {"memory_bytes": 333 * MIB, "last_seen": stamp(time.time() + 1)})
     expect(page.locator(".readout .k-memory")).to_have_text("Memory 333\u00a0MiB")
