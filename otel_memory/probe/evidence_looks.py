@@ -44,6 +44,8 @@ _LEAST_HELD: Final = 0.02  # of the growth, that a container must account for to
 _OWN_CLASS: Final = 4.0
 _LIBRARY_CLASS: Final = 3.0
 """Weights of a growing class: one of the program or a package, one of the standard library; builtin types have 1."""
+_TELLING: Final = frozenset({"traceback", "frame", "generator", "coroutine", "async_generator"})
+"""Builtin types that say something by themselves: whoever keeps one keeps a function's variables."""
 _BUILTIN_SIZE: Final = 64
 _LEAST_BUILTIN: Final = 0.01
 _FEW: Final = 10
@@ -213,6 +215,8 @@ def grown_types(before: dict[str, int], after: dict[str, int], grown_bytes: floa
 
 def _weight(type_name_: str) -> float:
     top = type_name_.partition(".")[0]
+    if type_name_ in _TELLING:
+        return _LIBRARY_CLASS
     if top == type_name_ or (top.startswith("_") and top != "__main__"):
         return 1.0
     return _LIBRARY_CLASS if top in sys.stdlib_module_names else _OWN_CLASS

@@ -117,15 +117,13 @@ class GrowthWatch:
         latest = ring.latest
         if latest is None or latest.time <= since:
             return False
-        span = latest.time - since
-        newest = [reading.value for reading in ring.since(latest.time - span / 3)]
-        first = [reading.value for reading in ring.since(since) if reading.time <= since + span / 3]
-        if not first or not newest:
-            return False
-        # From the middle of the first third to that of the last.
-        return min(newest) - min(first) > _GOES_ON * rise.per_second * span * 2 / 3
-
-    def change(self, signal: Signal, seconds: float) -> float | None:
-        """Change per second of ``signal`` over the newest ``seconds``, robust; None where too little is known."""
-        growth = self._rings[signal].growth(seconds)
-        return None if growth is None else growth.per_second
+        third = (latest.time - since) / 3
+        floors = []
+        for index in range(3):
+            begin, end = since + index * third, since + (index + 1) * third
+            values = [reading.value for reading in ring.since(begin) if reading.time <= end]
+            if not values:
+                return False
+            floors.append(min(values))
+        least = _GOES_ON * rise.per_second * third
+        return floors[2] - floors[1] > least and floors[2] - floors[0] > 2 * least

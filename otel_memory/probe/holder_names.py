@@ -129,10 +129,10 @@ class Names:
         if kind is _LRU_CACHE and _is_cached_function(thing):
             return _with_near(child, Holder("cache", _function_name(thing.__wrapped__)))
         if kind is FrameType:
-            return _with_near(child, Holder("local", _variable(thing, child.thing)))
+            return Holder("local", _variable(thing, child.thing))
         if kind in _SUSPENDED:
             frame = _frame_of(thing)
-            return None if frame is None else _with_near(child, Holder("local", _variable(frame, child.thing)))
+            return None if frame is None else Holder("local", _variable(frame, child.thing))
         return None
 
 

@@ -140,8 +140,9 @@ def _advance(trail: _Trail, referrers: list[Any], held: list[set[int]], names: N
             trail.seen.add(id(referrer))
             reached.append(Step(referrer, step))
     ends = [end for end in map(names.end, reached) if end is not None]
-    lasting = [holder for holder in ends if holder.kind != "local"]
-    locals_found += [holder for holder in ends if holder.kind == "local"]
+    # A suspended function's variable that was reached by what keeps the function is as good as any other name.
+    lasting = [holder for holder in ends if holder.kind != "local" or holder.through is not None]
+    locals_found += [holder for holder in ends if holder not in lasting]
     if lasting:
         trail.found = min(lasting, key=lambda holder: holder.rank)
         trail.frontier = []
