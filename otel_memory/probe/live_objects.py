@@ -173,7 +173,7 @@ def track_class(cls: type, *, name: str | None = None) -> Callable[[], None]:
 def count_instances(cls: type) -> int:
     """How many instances of ``cls`` and its subclasses there are now: counted exactly, with or without a probe.
 
-    Looks at every object: about 15 ms for 100,000 objects, during which other threads run only now and then. For a
+    Looks at every object: about 20 ms for 100,000 objects, during which other threads run only now and then. For a
     number that is to be watched use :func:`track_class`.
 
     Raises:

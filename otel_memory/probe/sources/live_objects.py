@@ -1,7 +1,7 @@
 """The source ``live_objects``: how many instances of chosen classes there are, at no cost to an instance.
 
 A **census** counts exactly: it asks the garbage collector for all objects and looks at the type of each. It is dear
-(some 60 ms for a million objects, a fifth of it in one piece), so a budget spaces it out. Between two of them the
+(some 170 ms for a million objects, a tenth or so of it in one piece), so a budget spaces it out. Between two of them the
 count follows the class's **reference count**: each instance of a class made by a ``class`` statement holds one
 reference to it, so what came and went since the census shows in it, for the price of a look. Other references that were
 made since (a module that imports the class, a subclass) show in it too, until the next census.
@@ -125,10 +125,14 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def _count(wanted: frozenset[int]) -> Counter[int] | None:
-    """Instances by the id of their class, of those classes whose ids are wanted. None if a fork broke it off."""
+def _count(wanted: frozenset[int], just_before: Callable[[], object] = int) -> Counter[int] | None:
+    """Instances by the id of their class, of those classes whose ids are wanted. None if a fork broke it off.
+
+    ``just_before`` is called immediately before the garbage collector is asked for all objects.
+    """
     with _forks.counting:
         found: Counter[int] = Counter()
+        just_before()
         objects = iter(gc.get_objects())
         while chunk := list(islice(objects, CHUNK)):
             if _forks.waiting:
@@ -143,12 +147,19 @@ def too_large() -> bool:
     return _allocated_blocks is not None and _allocated_blocks() > MAX_BLOCKS
 
 
-def _references(cls: ReferenceType[type]) -> int | None:
-    """References to a class, a few of our own among them, which are always as many; None where they say nothing."""
-    each = cls()
-    if each is None or not _COUNTS_REFERENCES or not each.__flags__ & _HEAP_TYPE:
-        return None
-    return sys.getrefcount(each)
+Relatives = tuple[ReferenceType[type], ...]
+
+
+def _references(relatives: Relatives) -> list[int]:
+    """References to each class, a few of our own among them, which are always as many. Of one that is gone the number
+    means nothing."""
+    classes = [each() for each in relatives]
+    return list(map(sys.getrefcount, classes))
+
+
+def _follows(cls: type | None) -> bool:
+    """Whether the reference count of a class tells of its instances."""
+    return _COUNTS_REFERENCES and cls is not None and bool(cls.__flags__ & _HEAP_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +167,8 @@ class _Mark:
     """What a census found, and how many references each class of the family had then."""
 
     count: int
-    references: tuple[tuple[ReferenceType[type], int], ...]
+    relatives: Relatives
+    references: list[int]
 
 
 class ClassCount:
@@ -168,23 +180,19 @@ class ClassCount:
         self._cls = ref(cls)
         self._mark: _Mark | None = None
 
-    @property
-    def cls(self) -> type | None:
-        """The class, None if it is gone."""
-        return self._cls()
-
-    def relatives(self) -> tuple[ReferenceType[type], ...]:
-        """The class and its subclasses."""
+    def relatives(self) -> Relatives:
+        """The class and those of its subclasses whose reference counts tell of their instances."""
         cls = self._cls()
-        return () if cls is None else tuple(map(ref, family(cls)))
+        return () if cls is None else tuple(ref(each) for each in family(cls) if _follows(each))
 
-    def mark(self, count: int, relatives: Iterable[ReferenceType[type]]) -> None:
-        """Take what a census has just counted; from it on the reference counts are followed.
+    def ids(self) -> list[int]:
+        """Ids of the class and its subclasses."""
+        cls = self._cls()
+        return [] if cls is None else [id(each) for each in family(cls)]
 
-        Nobody may hold the classes who lets go of them later: that would look like an instance less.
-        """
-        references = ((each, _references(each)) for each in relatives)
-        self._mark = _Mark(count, tuple((each, number) for each, number in references if number is not None))
+    def mark(self, mark: _Mark) -> None:
+        """From this census on the reference counts are followed."""
+        self._mark = mark
 
     def read(self) -> int | None:
         """How many there are; None before the first census, 0 once the class itself is gone."""
@@ -193,12 +201,9 @@ class ClassCount:
             return 0
         if mark is None:
             return None
-        count = mark.count
-        for cls, before in mark.references:
-            now = _references(cls)
-            if now is not None:
-                count += now - before
-        return max(0, count)
+        now = _references(mark.relatives)
+        changes = zip(mark.relatives, mark.references, now, strict=True)
+        return max(0, mark.count + sum(after - before for cls, before, after in changes if cls() is not None))
 
 
 def take_census(counts: Iterable[ClassCount]) -> bool:
@@ -206,19 +211,19 @@ def take_census(counts: Iterable[ClassCount]) -> bool:
 
     One that a fork breaks off leaves the counts as they were.
     """
-    families = [(count, relatives) for count in counts if (relatives := count.relatives())]
-    if not families:
+    every = [(count, count.ids(), count.relatives()) for count in counts]
+    if not every:
         return True
     if too_large():
         return False
-    ids = [_ids(relatives) for _, relatives in families]
-    found = _count(frozenset(chain.from_iterable(ids)))
-    if found is None:
-        return True
-    for (count, relatives), each in zip(families, ids, strict=True):
-        count.mark(sum(found[one] for one in each), relatives)
+    references: list[list[int]] = []
+
+    def just_before() -> None:
+        # At the same time as the objects: an instance made between the two would be missed until the next census.
+        references.extend(_references(relatives) for _, _, relatives in every)
+
+    found = _count(frozenset(chain.from_iterable(ids for _, ids, _ in every)), just_before)
+    if found is not None:
+        for (count, ids, relatives), numbers in zip(every, references, strict=True):
+            count.mark(_Mark(sum(found[each] for each in ids), relatives, numbers))
     return True
-
-
-def _ids(classes: Iterable[ReferenceType[type]]) -> list[int]:
-    return [id(cls) for each in classes if (cls := each()) is not None]
