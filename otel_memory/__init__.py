@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from otel_memory.probe.health import health_check as health_check
     from otel_memory.probe.health import health_check_sync as health_check_sync
     from otel_memory.probe.instrumentor import MemoryInstrumentor as MemoryInstrumentor
+    from otel_memory.probe.live_objects import count_instances as count_instances
+    from otel_memory.probe.live_objects import custom_values as custom_values
+    from otel_memory.probe.live_objects import register_gauge as register_gauge
+    from otel_memory.probe.live_objects import track_class as track_class
     from otel_memory.probe.logs import LOG_DEFAULTS as LOG_DEFAULTS
     from otel_memory.probe.logs import MemoryLogFilter as MemoryLogFilter
     from otel_memory.probe.logs import add_memory as add_memory
@@ -50,10 +54,6 @@ if TYPE_CHECKING:
     from otel_memory.probe.monitoring import get_snapshots as get_snapshots
     from otel_memory.probe.monitoring import start_monitoring as start_monitoring
     from otel_memory.probe.monitoring import stop_monitoring as stop_monitoring
-    from otel_memory.probe.live_objects import count_instances as count_instances
-    from otel_memory.probe.live_objects import custom_values as custom_values
-    from otel_memory.probe.live_objects import register_gauge as register_gauge
-    from otel_memory.probe.live_objects import track_class as track_class
     from otel_memory.probe.operations import MemoryTracker as MemoryTracker
     from otel_memory.probe.operations import monitor_memory as monitor_memory
     from otel_memory.probe.packages.import_costs import ImportTracker as ImportTracker

@@ -296,7 +296,7 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         Attribute(EVICTION_ENDED, "string", "Why it ended.", ("reached", "no_evictor_left", "useless", "stopped")),
         Attribute(EVICTION_REPORT, "string[]", "One line for each call of an evictor: name, outcome, bytes, seconds."),
         Attribute(CLEANUP_TRIGGER, "string", "What set the cleanup off.", ("manual", "periodic", "critical")),
-        Attribute(CLEANUP_AGGRESSIVE, "boolean", "Whether every evictor and generation was asked, and no step skipped."),
+        Attribute(CLEANUP_AGGRESSIVE, "boolean", "Whether every evictor and generation was asked and no step skipped."),
         Attribute(CLEANUP_STEP, "string", "Step of the cleanup.", ("evict", "gc", "trim")),
         Attribute(CLEANUP_FREED_HEAP, "int", "Bytes in use by the allocators before the cleanup, less those after."),
         Attribute(CLEANUP_FREED_RSS, "int", "Resident bytes before the cleanup, less those after."),
@@ -681,7 +681,12 @@ METRICS: Final[dict[str, Metric]] = {
             (SESSION_TYPE,),
         ),
         Metric(
-            HW_GPU_MEMORY_USAGE, "By", "updowncounter", "GPU memory used.", (HW_ID, HW_NAME, HW_VENDOR), conventional=True
+            HW_GPU_MEMORY_USAGE,
+            "By",
+            "updowncounter",
+            "GPU memory used.",
+            (HW_ID, HW_NAME, HW_VENDOR),
+            conventional=True,
         ),
         Metric(
             HW_GPU_MEMORY_LIMIT,

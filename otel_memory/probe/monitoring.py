@@ -96,8 +96,17 @@ class MonitorCalls:
     def __init__(
         self, profiling_interval_seconds: float = INTERVAL_SECONDS, max_snapshots: int = MAX_SNAPSHOTS
     ) -> None:
-        self._profiler = MemoryProfiler(profiling_interval_seconds, max_snapshots)
+        self._interval_seconds = profiling_interval_seconds
+        self._max_snapshots = max_snapshots
+        self._made: MemoryProfiler | None = None
         self._collector = MemoryMetricsCollector()
+
+    @property
+    def _profiler(self) -> MemoryProfiler:
+        # Made when it is needed: room for a day of snapshots is 146 kB.
+        if self._made is None:
+            self._made = MemoryProfiler(self._interval_seconds, self._max_snapshots)
+        return self._made
 
     def start_sync(self) -> None:
         """Begin to take snapshots. Does nothing if it has begun."""
@@ -105,7 +114,8 @@ class MonitorCalls:
 
     def stop_sync(self) -> None:
         """Take no more; those that were taken stay. Does nothing if it was not started."""
-        self._profiler.stop_profiling()
+        if self._made is not None:
+            self._made.stop_profiling()
 
     def _answering(self) -> MemoryProfiler:
         own = self._profiler

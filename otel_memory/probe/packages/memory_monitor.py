@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from otel_memory.probe import reader
+from otel_memory.probe.monitoring import MonitorCalls
 from otel_memory.probe.packages import history as histories
 from otel_memory.probe.packages.footprint import Footprint, estimate
 from otel_memory.probe.packages.history import LEAST_GROWTH_BYTES, Trend
 from otel_memory.probe.packages.import_costs import ImportTracker
 from otel_memory.probe.packages.live_bytes import MAX_BLOCKS, LiveBytes, LiveReading
 from otel_memory.probe.packages.package_names import package_of
+from otel_memory.probe.profiler import INTERVAL_SECONDS, MAX_SNAPSHOTS
 from otel_memory.probe.sources.limits import LimitsSource
 
 DEFAULT_THRESHOLDS: Final = {"low": 0.5, "medium": 0.7, "high": 0.85, "critical": 0.95}
@@ -27,14 +29,18 @@ LEAK_THRESHOLD: Final = 0.5
 History = Sequence[tuple[float, float]]
 
 
-class MemoryMonitor:
+class MemoryMonitor(MonitorCalls):
     """Memory of this process and of its packages; sizes in bytes, times in s.
+
+    It also takes snapshots between ``start_sync`` and ``stop_sync`` and checks the health (``MonitorCalls``).
 
     Args:
         thresholds: shares of the limit, from which the pressure level is ``medium``, ``high``, ``critical``; from
             ``low`` on the use of memory is worth a suggestion. Those not given keep their defaults.
         leak_growth_bytes: rise below which nothing is called a leak (nor is one of less than 4 % of the level).
         leak_threshold: score from which ``detect_memory_leak`` says so.
+        profiling_interval_seconds: between two snapshots.
+        max_snapshots: that are kept.
         limits: what the pressure is measured against; by default the container's, the resource limit or the host's.
 
     Raises:
@@ -47,9 +53,12 @@ class MemoryMonitor:
         *,
         leak_growth_bytes: float = LEAST_GROWTH_BYTES,
         leak_threshold: float = LEAK_THRESHOLD,
+        profiling_interval_seconds: float = INTERVAL_SECONDS,
+        max_snapshots: int = MAX_SNAPSHOTS,
         limits: LimitsSource | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(profiling_interval_seconds, max_snapshots)
         self._memory_thresholds = _checked({**DEFAULT_THRESHOLDS, **(thresholds or {})})
         self.leak_growth_bytes = leak_growth_bytes
         self.leak_threshold = leak_threshold
