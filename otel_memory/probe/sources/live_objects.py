@@ -1,8 +1,8 @@
 """The source ``live_objects``: how many instances of chosen classes there are, at no cost to an instance.
 
 A **census** counts exactly: it asks the garbage collector for all objects and looks at the type of each. It is dear
-(some 170 ms for a million objects, a tenth or so of it in one piece), so a budget spaces it out. Between two of them the
-count follows the class's **reference count**: each instance of a class made by a ``class`` statement holds one
+(some 170 ms for a million objects, a tenth or so of it in one piece), so a budget spaces it out. Between two of them
+the count follows the class's **reference count**: each instance of a class made by a ``class`` statement holds one
 reference to it, so what came and went since the census shows in it, for the price of a look. Other references that were
 made since (a module that imports the class, a subclass) show in it too, until the next census.
 
