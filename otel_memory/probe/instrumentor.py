@@ -70,8 +70,7 @@ class MemoryInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base is
         try:
             settings = Settings.load(os.environ, **kwargs)
         except SettingsError as error:
-            _logger.error("otel-memory: %s. %s", error, _WITHOUT)
-            self._refused = True
+            self._refuse(error)
             return
         self._refused = False
         for sentence in unknown_variables(os.environ):
@@ -85,8 +84,16 @@ class MemoryInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base is
         from otel_memory.probe.lifecycle import Probe
 
         probe = Probe(settings, meter_provider, logger_provider)
-        probe.start()
+        try:
+            probe.start()
+        except SettingsError as error:  # what a setting asks for is not installed
+            self._refuse(error)
+            return
         self._probe = probe
+
+    def _refuse(self, error: SettingsError) -> None:
+        _logger.error("otel-memory: %s. %s", error, _WITHOUT)
+        self._refused = True
 
     def _uninstrument(self, **kwargs: Any) -> None:
         probe, self._probe = self._probe, None

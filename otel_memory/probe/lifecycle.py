@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
 
     from otel_memory.probe.config import Settings
-    from otel_memory.probe.thresholds import Crossing, Rule
+    from otel_memory.probe.thresholds import Crossing, Rule, State
 
 PART: Final = "lifecycle"
 STOP_SECONDS: Final = 2.0
@@ -74,6 +74,7 @@ class Probe:
         self._observer: Callable[[str], sources.Observe | None] = lambda _metric: None
         self._background = Background(self.ledger)
         self._features: tuple[Feature, ...] = ()
+        self.ledger.watch("background", failures=lambda: 0, drops=lambda: self._background.dropped)
         self._holds: dict[int, sdk_fork.Hold] = {}  # by thread, because several may fork at once
         self._no_wait_until = 0.0
 
@@ -204,6 +205,11 @@ class Probe:
             if self._sampler is not None:
                 self._sampler.set_rules(self._rules)
 
+    def standings(self) -> list[tuple[Rule, State]]:
+        """Each rule that is judged and how it stands now; times are monotonic seconds."""
+        sampler = self._sampler
+        return [] if sampler is None else sampler.standings()
+
     def _tell(self, crossing: Crossing, event_id: str, time_ns: int) -> None:
         sink = self._events
         if sink is not None:
@@ -239,7 +245,8 @@ class Probe:
     # --- the end of the process ------------------------------------------------------------------------------
 
     def _at_exit(self) -> None:
-        """End the thread and hand over what is left, but leave the metrics: the SDK collects once more after us."""
+        """End the threads and hand over what is left, but leave the metrics: the SDK collects once more after us."""
+        self._background.stop(BACKGROUND_STOP_SECONDS)  # first, for no beat may ask for more
         ticker, sampler = self._ticker, self._sampler
         if ticker is not None and sampler is not None and ticker.stop(STOP_SECONDS):
             sampler.tick(time.monotonic())
