@@ -40,7 +40,7 @@ class Parts:
         )
         self.heap = HeapSource(fresh_seconds=fresh)
         self.gc = GcSource(self.process.rss)
-        ledger.watch("gc", failures=lambda: self.gc.read().failed, drops=lambda: self.gc.read().dropped)
+        ledger.watch("gc", failures=lambda: self.gc.failed, drops=lambda: self.gc.dropped)
         ledger.watch("operations", failures=lambda: operations.TABLE.failed, drops=lambda: operations.TABLE.overflowed)
 
     def register(self, meter: Meter, gate: Gate) -> Iterator[tuple[str, Undo]]:

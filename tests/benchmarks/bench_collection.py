@@ -1,27 +1,31 @@
-"""One collection of the SDK with the probe's instruments, against the SDK alone with as many gauges that cost nothing.
+"""One collection of the SDK with the probe's instruments, against the same SDK with the same points that cost nothing.
 
+The floor has, for each metric of the probe that has points, an instrument of the same kind with the same attributes,
+whose callback returns constants. What the probe registers and has nothing to say about yet counts against the probe.
 The peer is contrib's system-metrics instrumentation, set to memory and garbage collection alone and as it comes.
 ``python -m tests.benchmarks.bench_collection`` prints the rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from opentelemetry.instrumentation.system_metrics import SystemMetricsInstrumentor
-from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import Histogram, InMemoryMetricReader, Metric, Sum
 
 from otel_memory.probe.config import Settings
 from otel_memory.probe.lifecycle import Probe
-from tests.benchmarks.rows import Row, machine_line, median_seconds, print_rows
+from tests.benchmarks.rows import Row, in_turns, machine_line, microseconds, print_rows
 
 TITLE = "collection"
 DISTRIBUTIONS = ("opentelemetry-sdk", "opentelemetry-instrumentation-system-metrics", "psutil")
-UNIT = "µs"
+WARM_UP_SECONDS = 1.5
+"""Until the sampler's second beat: by then every source has read."""
 MEMORY_AND_GC: dict[str, Any] = {
     "process.memory.usage": None,
     "process.memory.virtual": None,
@@ -42,62 +46,86 @@ def _provider() -> Iterator[tuple[MeterProvider, InMemoryMetricReader]]:
         provider.shutdown()
 
 
-def _metrics(reader: InMemoryMetricReader) -> tuple[int, int]:
-    """Metrics and points of one collection."""
+def _metrics(reader: InMemoryMetricReader) -> list[Metric]:
+    reader.collect()
     data = reader.get_metrics_data()
-    if data is None:
-        return 0, 0
-    found = [m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics]
-    return len(found), sum(len(list(m.data.data_points)) for m in found)
+    return [] if data is None else [m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics]
 
 
-def _with_probe(runs: int) -> tuple[Row, tuple[int, int]]:
+@contextmanager
+def _with_probe() -> Iterator[tuple[Callable[[], object], list[Metric]]]:
     with _provider() as (provider, reader):
         probe = Probe(Settings(), meter_provider=provider)
         probe.start()
         try:
-            counts = _metrics(reader)
-            return Row("with the probe", median_seconds(reader.collect, runs=runs) * 1e6, UNIT), counts
+            time.sleep(WARM_UP_SECONDS)
+            yield reader.collect, _metrics(reader)
         finally:
             probe.stop()
 
 
-def _bare(runs: int, metrics: int, points: int) -> Row:
-    """As many gauges, and points spread over them, whose callbacks return a constant."""
+def _mirror(meter: Meter, metric: Metric) -> None:
+    """An instrument that gives the points of ``metric`` again and again."""
+    if isinstance(metric.data, Histogram):
+        histogram = meter.create_histogram(metric.name, metric.unit)
+        for point in metric.data.data_points:
+            histogram.record(0.001, dict(point.attributes or {}))
+        return
+    constant = tuple(Observation(point.value, dict(point.attributes or {})) for point in metric.data.data_points)  # type: ignore[union-attr]
+
+    def callback(_: CallbackOptions) -> tuple[Observation, ...]:
+        return constant
+
+    create: Any = meter.create_observable_gauge
+    if isinstance(metric.data, Sum):
+        create = (
+            meter.create_observable_counter if metric.data.is_monotonic else meter.create_observable_up_down_counter
+        )
+    create(metric.name, [callback], metric.unit)
+
+
+@contextmanager
+def _floor(metrics: list[Metric]) -> Iterator[Callable[[], object]]:
     with _provider() as (provider, reader):
         meter = provider.get_meter("bench")
-        for index in range(metrics):
-            share = points // metrics + (index < points % metrics)
-            constant = tuple(Observation(1.0, {"n": n}) for n in range(share))
-
-            def callback(_: CallbackOptions, constant: tuple[Observation, ...] = constant) -> tuple[Observation, ...]:
-                return constant
-
-            meter.create_observable_gauge(f"bench.{index}", [callback])
-        name = f"the SDK alone, {metrics} metrics with {points} points (floor)"
-        return Row(name, median_seconds(reader.collect, runs=runs) * 1e6, UNIT)
+        for metric in metrics:
+            _mirror(meter, metric)
+        yield reader.collect
 
 
-def _contrib(runs: int, name: str, config: dict[str, Any] | None) -> Row:
+@contextmanager
+def _contrib(config: dict[str, Any] | None) -> Iterator[Callable[[], object]]:
     with _provider() as (provider, reader):
         instrumentor = SystemMetricsInstrumentor() if config is None else SystemMetricsInstrumentor(config=config)
         instrumentor.instrument(meter_provider=provider)
         try:
-            return Row(name, median_seconds(reader.collect, runs=runs) * 1e6, UNIT)
+            yield reader.collect
         finally:
             instrumentor.uninstrument()
 
 
-def run(runs: int = 7) -> list[Row]:
-    """The rows; some seconds."""
-    probe, (metrics, points) = _with_probe(runs)
-    floor = _bare(runs, metrics, points)
-    narrow = _contrib(runs, "contrib system-metrics, memory and gc alone (peer)", MEMORY_AND_GC)
-    wide = _contrib(runs, "contrib system-metrics as it comes (peer)", None)
-    return [floor, narrow.over(floor), wide.over(floor), probe.over(floor), probe.over(narrow)]
+def run(runs: int = 15) -> list[Row]:
+    """The rows; some ten seconds."""
+    with ExitStack() as stack:
+        collect, metrics = stack.enter_context(_with_probe())
+        points = sum(len(metric.data.data_points) for metric in metrics)
+        floor = f"the SDK alone, {len(metrics)} metrics with {points} points (floor)"
+        works = {floor: stack.enter_context(_floor(metrics)), "with the probe": collect}
+        own = in_turns({name: microseconds(work) for name, work in works.items()}, "µs", runs)
+    # Afterwards, because the probe leaves to contrib what contrib emits.
+    rows = [own[floor].row(), own["with the probe"].over(own[floor])]
+    rows.append(own["with the probe"].minus(own[floor], "  of which the probe's callbacks").row())
+    for name, config in (
+        ("contrib system-metrics, memory and gc alone (peer)", MEMORY_AND_GC),
+        ("contrib system-metrics as it comes (peer)", None),
+    ):
+        with _floor(metrics) as bare, _contrib(config) as contrib:
+            found = in_turns({floor: microseconds(bare), name: microseconds(contrib)}, "µs", max(3, runs // 3))
+            rows.append(found[name].over(found[floor]))
+    return rows
 
 
-def main(runs: int = 7) -> None:
+def main(runs: int = 15) -> None:
     """Print the rows."""
     print_rows(TITLE, run(runs), machine_line(DISTRIBUTIONS, runs=runs))
 

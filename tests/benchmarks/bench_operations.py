@@ -12,13 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import Tracer, get_current_span
 
-from otel_memory.probe.operations import monitor_memory
-from tests.benchmarks.rows import Row, machine_line, median_seconds, print_rows
+from otel_memory.probe.operations import MemoryTracker, monitor_memory
+from tests.benchmarks.rows import Row, in_turns, machine_line, microseconds, print_rows
 
 TITLE = "operations"
 DISTRIBUTIONS = ("opentelemetry-sdk",)
 UNIT = "µs"
+FLOOR = "a wrapper with two readings (floor)"
 
 
 def _nothing() -> None: ...
@@ -52,61 +55,88 @@ def _floor(fn: Callable[..., Any], descriptor: int) -> Callable[..., Any]:
     return wrapped
 
 
-def run(runs: int = 7) -> list[Row]:
-    """The rows; some seconds."""
+def run(runs: int = 15) -> list[Row]:
+    """The rows; some ten seconds."""
     descriptor = os.open("/proc/self/statm", os.O_RDONLY)
-
-    def row(name: str, work: Callable[[], object]) -> Row:
-        return Row(name, median_seconds(work, runs=runs) * 1e6, UNIT)
-
-    plain = row("a plain wrapper", _plain(_nothing))
-    floor = row("a wrapper with two readings (floor)", _floor(_nothing, descriptor))
-    decorated = row("@monitor_memory, no span", monitor_memory(_nothing))
-    peak = row("@monitor_memory(peak=True), no span", monitor_memory(peak=True)(_nothing))
-
     # No processor: a batch's thread would add its processor time now to this row and now to that.
     provider = TracerProvider(shutdown_on_exit=False)
     tracer = provider.get_tracer("bench")
+    unsampled = TracerProvider(ALWAYS_OFF, shutdown_on_exit=False).get_tracer("bench")
     measured = monitor_memory(_nothing)
 
-    def bare_span() -> None:
-        with tracer.start_as_current_span("s"):
-            _nothing()
+    def in_span(tracer: Tracer, fn: Callable[[], object]) -> Callable[[], object]:
+        def call() -> None:
+            with tracer.start_as_current_span("s"):
+                fn()
 
-    def span() -> None:
-        with tracer.start_as_current_span("s"):
-            measured()
+        return call
 
-    bare = row("a recording span (the SDK alone)", bare_span)
-    with_span = row("@monitor_memory in a recording span", span)
     with asyncio.Runner() as runner:
 
-        async def many(fn: Callable[[], Any]) -> None:
-            for _ in range(100):
-                await fn()
+        def many(fn: Callable[[], Any]) -> Callable[[], object]:
+            async def calls() -> None:
+                for _ in range(100):
+                    await fn()
 
-        def per_call(name: str, fn: Callable[[], Any]) -> Row:
-            return Row(name, median_seconds(lambda: runner.run(many(fn)), runs=runs) * 1e6 / 100, UNIT)
+            return lambda: runner.run(calls())
 
-        coroutine = per_call("a coroutine", _nothing_async)
-        measured_coroutine = per_call("@monitor_memory on a coroutine", monitor_memory(_nothing_async))
+        measures = {
+            "a plain wrapper": microseconds(_plain(_nothing)),
+            FLOOR: microseconds(_floor(_nothing, descriptor)),
+            "@monitor_memory, no span": microseconds(measured),
+            "with MemoryTracker(…), no span": microseconds(_in_block),
+            "@monitor_memory(peak=True), no span": microseconds(monitor_memory(peak=True)(_nothing)),
+            "a recording span (the SDK alone)": microseconds(in_span(tracer, _nothing)),
+            "@monitor_memory in a recording span": microseconds(in_span(tracer, measured)),
+            "five attributes on a recording span (the SDK alone)": microseconds(in_span(tracer, _five_attributes)),
+            "a span that isn't sampled (the SDK alone)": microseconds(in_span(unsampled, _nothing)),
+            "@monitor_memory in a span that isn't sampled": microseconds(in_span(unsampled, measured)),
+            "a coroutine": _hundredth(microseconds(many(_nothing_async))),
+            "@monitor_memory on a coroutine": _hundredth(microseconds(many(monitor_memory(_nothing_async)))),
+        }
+        found = in_turns(measures, UNIT, runs)
     provider.shutdown()
     os.close(descriptor)
+
+    floor, call = found[FLOOR], found["@monitor_memory, no span"]
+    bare = found["a recording span (the SDK alone)"]
+    spanned = found["@monitor_memory in a recording span"].minus(bare, "  in a recording span: what it adds")
+    five = found["five attributes on a recording span (the SDK alone)"].minus(bare, "  five attributes by the SDK")
+    off = found["@monitor_memory in a span that isn't sampled"].minus(
+        found["a span that isn't sampled (the SDK alone)"], "  in a span that isn't sampled: what it adds"
+    )
+    coroutine = found["@monitor_memory on a coroutine"].minus(found["a coroutine"], "  of a coroutine: what it adds")
     return [
-        plain,
-        floor,
-        decorated.over(floor),
-        peak.over(floor),
-        bare,
-        with_span.over(bare),
-        Row("  of which the operation", with_span.value - bare.value, UNIT).over(floor),
-        coroutine,
-        measured_coroutine.over(coroutine),
-        Row("  of which the operation", measured_coroutine.value - coroutine.value, UNIT).over(floor),
+        found["a plain wrapper"].row(),
+        floor.row(),
+        call.over(floor),
+        found["with MemoryTracker(…), no span"].over(floor),
+        found["@monitor_memory(peak=True), no span"].over(floor),
+        found["@monitor_memory in a recording span"].over(bare),
+        spanned.over(floor),
+        five.row(),
+        spanned.minus(call, "  of which the attributes on the span").over(five),
+        off.over(floor),
+        coroutine.over(floor),
     ]
 
 
-def main(runs: int = 7) -> None:
+def _in_block() -> None:
+    with MemoryTracker("block"):
+        pass
+
+
+def _five_attributes() -> None:
+    get_current_span().set_attributes(
+        {"bench.name": "module.function", "bench.overlap": False, "bench.before": 1, "bench.after": 2, "bench.delta": 1}
+    )
+
+
+def _hundredth(measure: Callable[[], float]) -> Callable[[], float]:
+    return lambda: measure() / 100
+
+
+def main(runs: int = 15) -> None:
     """Print the rows."""
     print_rows(TITLE, run(runs), machine_line(DISTRIBUTIONS, runs=runs))
 

@@ -95,10 +95,15 @@ class Gate:
     def observe(self, part: str, metric_name: str, fn: Observe) -> Callback:
         """An SDK callback around ``fn``; ``part`` names who failed."""
 
+        claimed = self._claimed
+
         def callback(_options: CallbackOptions) -> Sequence[Observation]:
             try:
-                # A list, so that a generator raises here and not in the SDK.
-                return list(fn()) if self.passes(metric_name) else ()
+                if not self._open or claimed(metric_name):
+                    return ()
+                found = fn()
+                # A generator must raise here and not in the SDK; what most sources return is handed on as it is.
+                return found if type(found) is tuple or type(found) is list else list(found)
             except Exception as error:
                 self.failed(part, error)
                 return ()

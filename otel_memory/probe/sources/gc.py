@@ -31,6 +31,8 @@ PAUSE_BOUNDARIES_SECONDS = (
 
 FULL_GENERATION = 2
 
+_ATTRIBUTES = tuple({names.CPYTHON_GC_GENERATION: generation} for generation in range(FULL_GENERATION + 1))
+
 _MOST_OPEN = 64
 """Collections under way at the same time; more than that are starts whose stop never came."""
 
@@ -182,6 +184,16 @@ class GcSource:
     # --- reading --------------------------------------------------------------------------------------------
 
     @property
+    def dropped(self) -> int:
+        """Pauses that were overwritten before they were drained, so far."""
+        return self._dropped
+
+    @property
+    def failed(self) -> int:
+        """Calls of the hook that failed, so far."""
+        return self._failed
+
+    @property
     def floor(self) -> Floor | None:
         """What was in use just after the last full collection; None until there was one."""
         return self._floor
@@ -211,9 +223,9 @@ class GcSource:
             gate,
             PART,
             {
-                names.GC_COLLECTIONS: lambda: self._by_generation(lambda counts: counts.collections),
-                names.GC_COLLECTED_OBJECTS: lambda: self._by_generation(lambda counts: counts.collected),
-                names.GC_UNCOLLECTABLE_OBJECTS: lambda: self._by_generation(lambda counts: counts.uncollectable),
+                names.GC_COLLECTIONS: lambda: self._by_generation("collections"),
+                names.GC_COLLECTED_OBJECTS: lambda: self._by_generation("collected"),
+                names.GC_UNCOLLECTABLE_OBJECTS: lambda: self._by_generation("uncollectable"),
                 names.GC_FLOOR_USAGE: lambda: one(self._floor.rss_bytes if self._floor else None),
                 names.GC_FLOOR_BLOCK_COUNT: lambda: one(self._floor.blocks if self._floor else None),
             },
@@ -227,10 +239,12 @@ class GcSource:
 
         return undo
 
-    def _by_generation(self, value: Callable[[Generation], int]) -> list[Observation]:
+    def _by_generation(self, count: str) -> list[Observation]:
+        """One of the counts, a field of ``Generation`` and of the interpreter's statistics, for each generation."""
+        inherited = self._inherited
         return [
-            Observation(value(counts), {names.CPYTHON_GC_GENERATION: index})
-            for index, counts in enumerate(self._generations())
+            Observation(stats[count] - (getattr(inherited[index], count) if inherited else 0), _ATTRIBUTES[index])
+            for index, stats in enumerate(gc.get_stats())
         ]
 
 

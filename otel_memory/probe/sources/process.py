@@ -26,6 +26,9 @@ __all__ = ["PART", "ProcessReading", "ProcessSource", "SlowReading"]
 
 PART = "process"
 
+_MINOR = {names.PAGING_FAULT_TYPE: "minor"}
+_MAJOR = {names.PAGING_FAULT_TYPE: "major"}
+
 
 class ProcessSource:
     """Reads this process, or process ``pid`` below ``proc_root``; through psutil where that isn't a ``/proc``.
@@ -123,8 +126,8 @@ class ProcessSource:
     def _observe_faults(self) -> tuple[Observation, ...]:
         reading = self.latest()
         return (
-            *one(reading.minor_faults, {names.PAGING_FAULT_TYPE: "minor"}),
-            *one(reading.major_faults, {names.PAGING_FAULT_TYPE: "major"}),
+            *one(reading.minor_faults, _MINOR),
+            *one(reading.major_faults, _MAJOR),
         )
 
     def _observe_info(self) -> tuple[Observation, ...]:
