@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from otel_memory.probe.health import MemoryHealthChecker as MemoryHealthChecker
     from otel_memory.probe.health import health_check as health_check
     from otel_memory.probe.health import health_check_sync as health_check_sync
+    from otel_memory.probe.http.app import memory_app as memory_app
+    from otel_memory.probe.http.wsgi import memory_wsgi_app as memory_wsgi_app
     from otel_memory.probe.instrumentor import MemoryInstrumentor as MemoryInstrumentor
     from otel_memory.probe.live_objects import count_instances as count_instances
     from otel_memory.probe.live_objects import custom_values as custom_values
@@ -137,6 +139,8 @@ __all__ = [
     "track_class",
     "count_instances",
     "custom_values",
+    "memory_app",
+    "memory_wsgi_app",
     "__version__",
 ]
 
@@ -204,6 +208,8 @@ _HOMES = {
     "ThresholdError": "otel_memory.probe.errors",
     "EvictionError": "otel_memory.probe.errors",
     "MonitoringError": "otel_memory.probe.errors",
+    "memory_app": "otel_memory.probe.http.app",
+    "memory_wsgi_app": "otel_memory.probe.http.wsgi",
 }
 
 

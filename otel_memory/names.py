@@ -72,6 +72,8 @@ HW_NAME: Final = "hw.name"
 HW_VENDOR: Final = "hw.vendor"
 HTTP_ROUTE: Final = "http.route"
 HTTP_REQUEST_METHOD: Final = "http.request.method"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
 
 CONVENTIONAL_ATTRIBUTES: Final[dict[str, Literal["string", "int", "double", "boolean", "string[]"]]] = {
     CPYTHON_GC_GENERATION: "int",
@@ -81,6 +83,8 @@ CONVENTIONAL_ATTRIBUTES: Final[dict[str, Literal["string", "int", "double", "boo
     SERVICE_INSTANCE_ID: "string",
     EXCEPTION_TYPE: "string",
     EXCEPTION_MESSAGE: "string",
+    SERVER_ADDRESS: "string",
+    SERVER_PORT: "int",
 }
 """Type of each conventional attribute that an event has."""
 
@@ -756,6 +760,7 @@ EVENT_SNAPSHOT: Final = "otel_memory.snapshot"
 EVENT_EVIDENCE: Final = "otel_memory.evidence"
 EVENT_ALERT: Final = "otel_memory.alert.changed"
 EVENT_DIAGNOSTIC_GC: Final = "otel_memory.diagnostic_gc"
+EVENT_HTTP_LISTENING: Final = "otel_memory.http.listening"
 
 _THRESHOLD = (
     EVENT_ID,
@@ -839,6 +844,11 @@ EVENTS: Final[dict[str, Event]] = {
                 *(DIAGNOSTIC_GC_HEAP_AFTER, DIAGNOSTIC_GC_BLOCKS_BEFORE, DIAGNOSTIC_GC_BLOCKS_AFTER),
                 *(DIAGNOSTIC_GC_TYPES, DIAGNOSTIC_GC_HOLDERS, DIAGNOSTIC_GC_CHAINS, DIAGNOSTIC_GC_INCOMPLETE),
             ),
+        ),
+        Event(
+            EVENT_HTTP_LISTENING,
+            "The endpoints of this process are served at this address from now on.",
+            (SERVER_ADDRESS, SERVER_PORT, PROCESS_PID),
         ),
         Event(
             EVENT_SNAPSHOT,

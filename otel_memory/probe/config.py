@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from otel_memory.probe import setting_forms as forms
+from otel_memory.probe.http.access import is_loopback
 from otel_memory.probe.rules import Given, combine, judgeable
 from otel_memory.probe.thresholds import BUILT_IN, Rule
 
@@ -192,6 +193,24 @@ class Settings:
         "longest time that one look may hold the interpreter; a process too large for it is not counted, and says so",
     )
 
+    http: bool = _setting(
+        *("http", False, forms.flag, "false"),
+        "serve the endpoints of this process (`/internal/memory/…`, `/api/packages/memory/…`) on an address of its "
+        "own; needs the extra `http`",
+    )
+    http_host: str = _setting(
+        *("http_host", "127.0.0.1", forms.text, "127.0.0.1"),
+        "address that the endpoints listen on; any but a loopback one demands a token",
+    )
+    http_port: int = _setting(
+        *("http_port", 8432, forms.whole(0, 65535), "8432"),
+        "port of the endpoints; where it is taken (by another worker), the next free one; `0` is any free one",
+    )
+    http_token: str | None = _setting(
+        *("http_token", None, forms.secret, "none"),
+        "token that every request has to carry: `Authorization: Bearer TOKEN`",
+    )
+
     @classmethod
     def load(cls, environ: Mapping[str, str], **arguments: Any) -> Settings:
         """Settings from ``environ`` and ``arguments`` (by the settings' keys; None is "not given").
@@ -223,6 +242,11 @@ class Settings:
         if slow < interval:
             raise SettingsError(
                 *written["slow_interval_seconds"], f"expected at least the interval, which is {interval:g} s"
+            )
+        host = found.get("http_host", cls().http_host)
+        if found.get("http") and not is_loopback(host) and not found.get("http_token"):
+            raise SettingsError(
+                *written["http_host"], f"others reach this address: expected {PREFIX}HTTP_TOKEN too, or 127.0.0.1"
             )
         try:
             rules = combine(found.get("rules_file", Given()), found.get("rules", Given()))

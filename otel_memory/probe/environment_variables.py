@@ -114,3 +114,17 @@ Default: 4."""
 OTEL_PYTHON_MEMORY_EVIDENCE_MAX_PAUSE = "OTEL_PYTHON_MEMORY_EVIDENCE_MAX_PAUSE"
 """Longest time that one look may hold the interpreter; a process too large for it is not counted, and says
 so. Default: 50."""
+
+OTEL_PYTHON_MEMORY_HTTP = "OTEL_PYTHON_MEMORY_HTTP"
+"""Serve the endpoints of this process (``/internal/memory/…``, ``/api/packages/memory/…``) on an address of
+its own; needs the extra ``http``. Default: false."""
+
+OTEL_PYTHON_MEMORY_HTTP_HOST = "OTEL_PYTHON_MEMORY_HTTP_HOST"
+"""Address that the endpoints listen on; any but a loopback one demands a token. Default: 127.0.0.1."""
+
+OTEL_PYTHON_MEMORY_HTTP_PORT = "OTEL_PYTHON_MEMORY_HTTP_PORT"
+"""Port of the endpoints; where it is taken (by another worker), the next free one; ``0`` is any free one.
+Default: 8432."""
+
+OTEL_PYTHON_MEMORY_HTTP_TOKEN = "OTEL_PYTHON_MEMORY_HTTP_TOKEN"
+"""Token that every request has to carry: ``Authorization: Bearer TOKEN``. Default: none."""

@@ -102,6 +102,7 @@ def builders() -> Iterator[tuple[str, Build]]:
     yield "breakdown", _breakdown
     yield "diagnostics", _diagnostics
     yield "evidence", _evidence
+    yield "http", _http  # last, so that what it reports on is there
 
 
 def _breakdown(around: Surroundings) -> Feature | None:
@@ -118,3 +119,11 @@ def _diagnostics(around: Surroundings) -> Feature | None:
     from otel_memory.probe.diagnostics_feature import DiagnosticsFeature
 
     return DiagnosticsFeature(around)
+
+
+def _http(around: Surroundings) -> Feature | None:
+    if not around.settings.http:
+        return None
+    from otel_memory.probe.http.feature import HttpFeature
+
+    return HttpFeature(around)

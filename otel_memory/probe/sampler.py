@@ -100,6 +100,10 @@ class Sampler:
         """The rules that are judged."""
         return self._rules
 
+    def standings(self) -> list[tuple[Rule, State]]:
+        """Each rule that is judged and how it stands; from any thread. Times are on the clock of ``tick``."""
+        return list(self._states.values())
+
     def set_rules(self, rules: Iterable[Rule]) -> None:
         """Judge by ``rules`` from the next beat on; from any thread. A rule that stays goes on where it was."""
         self._rules = tuple(rules)

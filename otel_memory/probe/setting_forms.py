@@ -206,3 +206,20 @@ def one_of(*allowed: str) -> Callable[[object], str]:
         return word
 
     return convert
+
+
+class Secret(str):
+    """A text that is not shown where settings are."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'…'"
+
+
+def secret(value: object) -> Secret:
+    """Any text but an empty one; a wrong value is never repeated in an error."""
+    try:
+        return Secret(text(value))
+    except ValueError:
+        raise ValueError("expected a text") from None
