@@ -26,6 +26,9 @@ Floats = NDArray[np.float64]
 
 _CHUNK: Final = 128
 """Series that are judged together: so many that the matrices stay in the processor's cache."""
+_ROWS: Final = 32
+"""Matrices are filled up to a multiple of so many rows: products of matrices round a row otherwise in small ones than
+in large ones, and the score of a series would depend in its last digits on those that happen to be judged with it."""
 _GROWS: Final = 0.5
 
 
@@ -81,7 +84,7 @@ def terms_batch(series: Sequence[SeriesInput]) -> Floats:
     the weights are fitted on."""
     terms = np.full((len(series), len(WEIGHTS)), np.nan)
     for indices, evidence in _gathered({i: _Member(one, envelope.lives(one)) for i, one in enumerate(series)}):
-        terms[indices] = evidence.terms
+        terms[indices] = evidence.terms[: len(indices)]
     return terms
 
 
@@ -99,7 +102,7 @@ class _Member(NamedTuple):
 
 
 def _gathered(members: Mapping[int, _Member]) -> Iterator[tuple[list[int], Evidence]]:
-    """The evidence of those that have enough, in groups of one grid each."""
+    """The evidence of those that have enough, in groups of one grid each; rows beyond those named only fill up."""
     groups: dict[tuple[int, bool], list[tuple[int, Life]]] = {}
     for index, member in members.items():
         judged = member.judged
@@ -109,7 +112,8 @@ def _gathered(members: Mapping[int, _Member]) -> Iterator[tuple[list[int], Evide
     for (count, _), group in groups.items():
         for first in range(0, len(group), _CHUNK):
             chunk = group[first : first + _CHUNK]
-            yield [index for index, _ in chunk], gather([life for _, life in chunk], count)
+            lives = [life for _, life in chunk]
+            yield [index for index, _ in chunk], gather(lives + lives[-1:] * (-len(lives) % _ROWS), count)
 
 
 def _too_little(lives: Sequence[Life]) -> ScoreResult:

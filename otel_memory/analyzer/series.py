@@ -322,6 +322,15 @@ class ProcessSeries:
                 return self._operation(name)[1].window
         return None
 
+    def forget_before(self, time: float) -> None:
+        """Let go of all samples older than ``time`` (s, event time): what is judged is then no older."""
+        for owner in (*self._sums.values(), *self._totals()):
+            owner.window.forget_before(time)
+
+    def resume_lives(self, lives: Sequence[float]) -> None:
+        """Take over when the process (re)started as it was known elsewhere, oldest first (s since the epoch)."""
+        self._lives = list(lives)
+
     # --- what single points teach ----------------------------------------------------------------------------
 
     def _learn_resource(self, resource: Resource) -> None:
@@ -552,6 +561,10 @@ class SeriesTable:
     def get(self, process_id: str) -> ProcessSeries | None:
         """The series of a process, None where it is not known (any more)."""
         return self._processes.get(process_id)
+
+    def remove(self, process_id: str) -> None:
+        """Forget one process, if it is known."""
+        self._processes.pop(process_id, None)
 
     def remove_idle_since(self, time: float) -> list[str]:
         """Forget the processes whose last sample is older than ``time`` (or that never had one); their ids."""

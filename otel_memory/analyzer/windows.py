@@ -98,7 +98,7 @@ class Window:
 
     def put(self, time: float, value: float) -> bool:
         """As ``append``, but a sample of the same time as the last one replaces it: the rest of a sum came late."""
-        if time != self.last_time:
+        if time != self.last_time or not self._raw.values:
             return self.append(time, value)
         self._raw.values[-1] = value
         self._amended = time
@@ -108,6 +108,18 @@ class Window:
                 column.times[-1] = time
                 column.values[-1] = value
         return True
+
+    def forget_before(self, time: float) -> None:
+        """Let go of every sample older than ``time`` (s, where a bucket of every level begins); the time of the last
+        one stays known."""
+        for column in (self._raw, *self._coarse):
+            first = bisect_left(column.times, time)
+            if first:
+                del column.times[:first]
+                del column.values[:first]
+            if not column.times:
+                # The bucket's own sample is gone: what comes now begins it again.
+                column.bucket = -1.0
 
     def arrays(self, level: int = 0) -> tuple[Floats, Floats]:
         """Copies of times (s) and values of one level, oldest first."""
