@@ -115,5 +115,5 @@ def _from_foreign_page(headers: Mapping[str, str]) -> bool:
 
 
 def _same(given: str, expected: str) -> bool:
-    """Compares in a time that does not tell how much agrees."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))
+    """Compares in a time that does not tell how much agrees. Servers hand headers on as latin-1."""
+    return hmac.compare_digest(given.encode("latin-1", "replace"), expected.encode("utf-8", "surrogateescape"))

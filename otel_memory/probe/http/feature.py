@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from otel_memory import names
@@ -48,7 +49,7 @@ class HttpFeature(Feature):
     def _serve(self) -> None:
         listening = listen(self._host, self._port)
         try:
-            server = HttpServer(MemoryApp(self._access), listening)
+            server = HttpServer(MemoryApp(self._access), listening, partial(self._around.ledger.failed, PART))
         except BaseException:
             listening.close()
             raise

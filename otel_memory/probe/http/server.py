@@ -14,6 +14,7 @@ import os
 import selectors
 import socket
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_memory.probe.http.app import MemoryApp
@@ -76,18 +77,19 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class HttpServer:
-    """Serves ``app`` on ``listening`` from ``start()`` until ``stop()``.
+    """Serves ``app`` on ``listening`` from ``start()`` until ``stop()``; ``failed`` is told what ends it otherwise.
 
     Raises:
         MissingExtra: uvicorn isn't installed.
     """
 
-    def __init__(self, app: MemoryApp, listening: socket.socket) -> None:
+    def __init__(self, app: MemoryApp, listening: socket.socket, failed: Callable[[Exception], object]) -> None:
         try:
             self._server = _make_server(app)
         except ImportError as error:
             raise MissingExtra(f"the endpoints need {error.name or error}: {INSTALL}", name=error.name) from None
         self._pid = os.getpid()
+        self._failed = failed
         self._socket = listening
         host, self.port, *_ = listening.getsockname()
         self.host = str(host)
@@ -126,8 +128,14 @@ class HttpServer:
         self._server.end()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
-        self._socket.close()
-        return not self._thread.is_alive()
+        if not self._thread.is_alive():
+            self._socket.close()
+            return True
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)  # frees the port; closing it is the loop's, which still knows it
+        except OSError:
+            pass  # it is closed
+        return False
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's sockets without a word to its selector or its clients.
@@ -156,6 +164,8 @@ class HttpServer:
         try:
             with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(self._selector)) as runner:
                 runner.run(self._server.serve_on(self._socket, self._started))
+        except Exception as error:  # law 1: nothing of ours reaches the host's hook for threads
+            self._failed(error)
         finally:
             self._socket.close()
             for logger in loggers:
