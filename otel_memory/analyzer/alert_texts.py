@@ -54,6 +54,7 @@ def labels_of(name: str, severity: str, assessment: Assessment) -> dict[str, str
         "severity": severity,
         "process_id": process.id,
         "service_name": process.service_name,
+        "service_version": process.service_version,
         "service_instance_id": process.service_instance_id,
         "host_name": process.host_name,
     }

@@ -105,6 +105,7 @@ class Episode:
     state: AlertState
     severity: Severity
     ended_at: float | None = None
+    fired_at: float | None = None
 
     @property
     def active(self) -> bool:
@@ -152,7 +153,9 @@ class AlertingState:
         for name in ("leak_alert", "near_alert"):
             episode = values[name]
             if episode is not None:
-                values[name] = Episode(**{**episode, "state": AlertState(episode["state"])})
+                # Earlier versions did not keep when it fired.
+                fired = episode["starts_at"] if episode["state"] == AlertState.FIRING else None
+                values[name] = Episode(**{"fired_at": fired, **episode, "state": AlertState(episode["state"])})
         return cls(**values)
 
 
@@ -349,7 +352,7 @@ def _advance(
         rule.changes.append(_alert(rule.name, episode, assessment))
         return episode
     if episode.state is AlertState.PENDING and rule.wanted and now - episode.starts_at >= settings.for_seconds:
-        episode = replace(episode, state=AlertState.FIRING, severity=rule.severity)
+        episode = replace(episode, state=AlertState.FIRING, severity=rule.severity, fired_at=now)
         rule.changes.append(_alert(rule.name, episode, assessment))
     return episode
 
@@ -389,4 +392,5 @@ def _alert(name: str, episode: Episode, assessment: Assessment, *, gone: bool = 
         suspects=assessment.suspects,
         labels=alert_texts.labels_of(name, episode.severity, assessment),
         annotations=alert_texts.annotations_of(summary, description, assessment),
+        fired_at=episode.fired_at,
     )

@@ -64,13 +64,16 @@ class StatsCollector(Collector):
             f"{PREFIX}deliveries", "Alert changes at an output, by outcome.", labels=["output", "outcome"]
         )
         pending = GaugeMetricFamily(f"{PREFIX}deliveries_pending", "Alert changes that wait.", labels=["output"])
+        held = GaugeMetricFamily(f"{PREFIX}deliveries_held", "Alert changes kept back by silences.", labels=["output"])
         for health in self._stats.outputs():
+            held.add_metric([health.name], health.held)
             deliveries.add_metric([health.name, "delivered"], health.delivered)
             deliveries.add_metric([health.name, "failed"], health.failed)
             deliveries.add_metric([health.name, "abandoned"], health.abandoned)
             pending.add_metric([health.name], health.pending)
         yield deliveries
         yield pending
+        yield held
 
 
 def build_registry(stats: Stats, view: View, gauges: Callable[[], dict[str, tuple[str, float]]]) -> CollectorRegistry:

@@ -159,3 +159,5 @@ class Alert:
     suspects: tuple[Suspect, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    fired_at: float | None = None
+    """When it began to fire; None while it is pending, and of one that ended without."""

@@ -45,13 +45,15 @@ MEASURES: Final = (REQUESTS, POINTS, DROPPED, QUEUE_DEPTH, SCORING, STORE_ERRORS
 @dataclass(frozen=True, slots=True)
 class OutputHealth:
     """How one output fares. Times are seconds since the epoch; ``busy_since`` is when the delivery now under way
-    began; ``abandoned`` were given up after too many tries or too long, ``pending`` still wait."""
+    began; ``abandoned`` were given up after too many tries, too long or a refusal, ``pending`` still wait, ``held``
+    wait for a silence to end."""
 
     name: str
     delivered: int = 0
     failed: int = 0
     abandoned: int = 0
     pending: int = 0
+    held: int = 0
     last_delivered: float | None = None
     last_error: str | None = None
     busy_since: float | None = None

@@ -26,7 +26,8 @@ from otel_memory.analyzer.model import AlertState
 from otel_memory.analyzer.outputs import otlp
 from otel_memory.analyzer.outputs.base import AlertChange, change_id
 from otel_memory.analyzer.outputs.console import ConsoleOutput
-from otel_memory.analyzer.outputs.dispatcher import Dispatcher, Lane, RetryPolicy
+from otel_memory.analyzer.outputs.dispatcher import Dispatcher
+from otel_memory.analyzer.outputs.lane import Lane, RetryPolicy
 from otel_memory.analyzer.stats import OutputHealth, Stats
 from otel_memory.analyzer.store import Outbox, Store, StoreError
 from tests.analyzer.store_samples import T0, alert, assessment, process

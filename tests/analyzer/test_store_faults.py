@@ -30,7 +30,7 @@ def test_a_file_of_a_newer_schema_is_refused_with_file_and_versions(tmp_path: Pa
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(
-        StoreError, match=r"analyzer\.db: written by a newer otel-memory \(schema 99.*up to 1\)"
+        StoreError, match=r"analyzer\.db: written by a newer otel-memory \(schema 99.*up to 2\)"
     ) as caught:
         Store.open(path)
     assert caught.value.kind == "newer"

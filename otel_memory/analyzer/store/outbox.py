@@ -11,6 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from otel_memory.analyzer.model import Alert
 from otel_memory.analyzer.outputs.base import AlertChange
 from otel_memory.analyzer.store import codec, files, schema
 from otel_memory.analyzer.store.errors import wrap
@@ -23,6 +24,8 @@ class Pending(NamedTuple):
     change: AlertChange
     attempts: int
     created_at: float
+    held: bool = False
+    """A silence kept it back so far."""
 
 
 class Outbox:
@@ -36,30 +39,79 @@ class Outbox:
     def due(self, output: str, now: float, limit: int = 50) -> list[Pending]:
         """What may be tried at ``now``, oldest first: of each alert only its oldest change, so that order is kept."""
         rows = self._execute(
-            "SELECT o.seq, c.body, o.attempts, o.created_at FROM outbox AS o "
+            "SELECT o.seq, c.body, o.attempts, o.created_at, o.held FROM outbox AS o "
             "JOIN alert_change AS c ON c.id = o.change_id WHERE o.output = ?1 AND o.next_at <= ?2 AND NOT EXISTS "
             "(SELECT 1 FROM outbox AS e WHERE e.output = ?1 AND e.alert_id = o.alert_id AND e.seq < o.seq) "
             "ORDER BY o.seq LIMIT ?3",
             (output, now, limit),
         )
         pending = []
-        for seq, body, attempts, created_at in rows:
+        for seq, body, attempts, created_at, held in rows:
             changes = codec.load_all(codec.CHANGE, [body])
             if changes:
-                pending.append(Pending(seq, changes[0], attempts, created_at))
+                pending.append(Pending(seq, changes[0], attempts, created_at, bool(held)))
             else:
                 # It never will fit, and would hold up what comes after it.
                 self.give_up(seq)
         return pending
 
-    def next_due(self, output: str) -> float | None:
-        """When the next try is due (seconds since the epoch); None where nothing is left."""
+    def next_due(self, output: str, after: float = float("-inf")) -> float | None:
+        """When the next try later than ``after`` is due (seconds since the epoch); None where there is none."""
         value = self._execute(
-            "SELECT min(o.next_at) FROM outbox AS o WHERE o.output = ?1 AND NOT EXISTS "
+            "SELECT min(o.next_at) FROM outbox AS o WHERE o.output = ?1 AND o.next_at > ?2 AND NOT EXISTS "
             "(SELECT 1 FROM outbox AS e WHERE e.output = ?1 AND e.alert_id = o.alert_id AND e.seq < o.seq)",
-            (output,),
+            (output, after),
         )[0][0]
         return None if value is None else float(value)
+
+    def hold(self, seq: int, next_at: float) -> None:
+        """Keeps a change back for a silence; it is looked at again at ``next_at`` (seconds since the epoch)."""
+        self._execute("UPDATE outbox SET held = 1, next_at = ? WHERE seq = ?", (next_at, seq))
+
+    def recheck(self, output: str) -> None:
+        """Makes all that is held due: silences have changed."""
+        self._execute("UPDATE outbox SET next_at = 0 WHERE output = ? AND held = 1", (output,))
+
+    def compact(self, output: str) -> int:
+        """Of the changes that wait behind a held one only the last of each alert stays; returns how many went."""
+        return len(
+            self._execute(
+                "DELETE FROM outbox WHERE output = ?1 AND EXISTS "
+                "(SELECT 1 FROM outbox AS h WHERE h.output = ?1 AND h.alert_id = outbox.alert_id AND h.held = 1 "
+                "AND h.seq < outbox.seq) AND EXISTS (SELECT 1 FROM outbox AS l WHERE l.output = ?1 "
+                "AND l.alert_id = outbox.alert_id AND l.seq > outbox.seq) RETURNING seq",
+                (output,),
+            )
+        )
+
+    def release(self, output: str, alert_id: str, *, untold: bool, now: float) -> int:
+        """The silence of an alert is over: only its last change is left, due at once and as young as ``now``.
+
+        ``untold``: the output knows nothing of the episode that the first held change belongs to; if it is over by
+        now, nothing is left. Returns how many changes were taken out.
+        """
+        dropped = self._execute(
+            "DELETE FROM outbox WHERE output = ?1 AND alert_id = ?2 AND (EXISTS (SELECT 1 FROM outbox AS l "
+            "WHERE l.output = ?1 AND l.alert_id = ?2 AND l.seq > outbox.seq) OR (?3 AND 'resolved' = "
+            "(SELECT json_extract(c.body, '$.alert.state') FROM alert_change AS c WHERE c.id = outbox.change_id))) "
+            "RETURNING seq",
+            (output, alert_id, int(untold)),
+        )
+        self._execute(
+            "UPDATE outbox SET held = 0, attempts = 0, next_at = 0, created_at = ?3 "
+            "WHERE output = ?1 AND alert_id = ?2",
+            (output, alert_id, now),
+        )
+        return len(dropped)
+
+    def firing(self, output: str) -> list[Alert]:
+        """The alerts that fire and that the output was told of: nothing of them waits for it."""
+        rows = self._execute(
+            "SELECT body FROM alert WHERE state = 'firing' AND NOT EXISTS "
+            "(SELECT 1 FROM outbox AS o WHERE o.output = ? AND o.alert_id = alert.id) ORDER BY id",
+            (output,),
+        )
+        return codec.load_all(codec.ALERT, (body for (body,) in rows))
 
     def delivered(self, seq: int) -> None:
         """Takes a delivered change out."""
@@ -76,9 +128,14 @@ class Outbox:
         """Takes out a change that was tried often enough."""
         self._execute("DELETE FROM outbox WHERE seq = ?", (seq,))
 
+    def waiting(self, output: str) -> tuple[int, int]:
+        """How many changes the output has not got, and how many of them a silence keeps back."""
+        rows = self._execute("SELECT count(*), coalesce(sum(held), 0) FROM outbox WHERE output = ?", (output,))
+        return int(rows[0][0]), int(rows[0][1])
+
     def pending(self, output: str) -> int:
         """How many changes the output has not got."""
-        return int(self._execute("SELECT count(*) FROM outbox WHERE output = ?", (output,))[0][0])
+        return self.waiting(output)[0]
 
     def trim(self, output: str, keep: int) -> int:
         """Takes out the oldest changes beyond ``keep``; returns how many."""

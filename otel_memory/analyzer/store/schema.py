@@ -111,7 +111,17 @@ CREATE INDEX outbox_due ON outbox (output, next_at);
 CREATE INDEX outbox_order ON outbox (output, alert_id, seq);
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_FIRST,)
+# held: the change waits for a silence to end.
+_SILENCES: Final = """
+CREATE TABLE silence (
+    id TEXT PRIMARY KEY,
+    ends_at REAL NOT NULL,
+    body TEXT NOT NULL
+) WITHOUT ROWID;
+ALTER TABLE outbox ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _SILENCES)
 """The n-th brings the file from version n-1 to version n (``PRAGMA user_version``)."""
 
 
