@@ -160,9 +160,10 @@ def diagnostic_gc_run(
 ) -> DiagnosticRun:
     """Collect garbage, say which types formed cycles and through what, and free it.
 
-    ``max_seconds`` bounds the looking and ``max_objects`` its memory (about 250 bytes an object); the collections
-    themselves can't be bounded, and pause the process for about twice as long as a ``gc.collect()`` does. ``record``
-    is a file to append one line of JSON to. While another thread is in a run, this one waits for ``wait_seconds``.
+    ``max_seconds`` bounds the looking and ``max_objects`` its memory (about 200 bytes an object); the collections
+    themselves can't be bounded, and pause the process for two to three times as long as a ``gc.collect()`` does.
+    ``record`` is a file to append one line of JSON to. While another thread is in a run, this one waits for
+    ``wait_seconds``.
 
     Finalizers and callbacks of weak references run once, as in any collection. The flags of ``gc``, the content of
     ``gc.garbage`` and whether the collector is enabled are afterwards what they were before, also if this is

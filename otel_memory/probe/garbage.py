@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
+from weakref import ref
 
 from otel_memory.probe.errors import MonitoringError
 
@@ -22,6 +23,7 @@ OTHERS_SECONDS: Final = 5.0
 """How long another thread's collection is waited for."""
 FORK_WAIT_SECONDS: Final = 0.2
 _POLL_SECONDS: Final = 0.005
+_RETRY_SECONDS: Final = 0.0002
 
 
 class Claim:
@@ -70,10 +72,11 @@ class Phase(NamedTuple):
 
 
 class _Window(NamedTuple):
-    """What has to be undone: the flags as found, the list of garbage, its length as found."""
+    """What has to be undone: flags and switch as found, the list of garbage, its length as found."""
 
     thread: int
     flags: int
+    enabled: bool
     garbage: list[Any]
     mark: int
 
@@ -82,9 +85,9 @@ _open: _Window | None = None
 
 
 class _Canary:
-    """Garbage of our own: shows which list the collector puts its finds into."""
+    """Garbage of our own: shows that a collection took place, and which list it put its finds into."""
 
-    __slots__ = ("itself",)
+    __slots__ = ("__weakref__", "itself")
 
     def __init__(self) -> None:
         self.itself = self
@@ -100,9 +103,11 @@ def find() -> tuple[list[Any], tuple[Phase, ...]]:
     """
     global _open
     phases: list[Phase] = []
+    ends: list[int] = []
     found: list[Any] = []
     garbage = gc.garbage
     flags = gc.get_debug()
+    enabled = gc.isenabled()
     mark = len(garbage)
     whole = False
     # An exception from outside (Ctrl-C, a timeout) comes after a call, never in the middle of a step written in C. So
@@ -111,34 +116,51 @@ def find() -> tuple[list[Any], tuple[Phase, ...]]:
     try:
         try:
             try:
-                _open = _Window(threading.get_ident(), flags, garbage, mark)
-                gc.set_debug(flags | SAVE_ALL)
-                _Canary()
-                phase = _collect(0)
-                if not any(type(thing) is _Canary for thing in garbage[mark:]):
-                    garbage, mark = _list_of_the_collector(phase.objects)
-                    _open = _Window(threading.get_ident(), flags, garbage, mark)
-                # Counted in the list: a collection that starts by itself in between puts its finds there, too.
-                phases.append(phase._replace(objects=len(garbage) - mark - 1))
-                for generation in GENERATIONS[1:]:
-                    size = len(garbage)
-                    phase = _collect(generation)
-                    phases.append(phase._replace(objects=max(0, len(garbage) - size)))
-                whole = True
+                try:
+                    _open = _Window(threading.get_ident(), flags, enabled, garbage, mark)
+                    gc.set_debug(flags | SAVE_ALL)
+                    phases.append(_collect(0))
+                    if not _has_canary(garbage, mark):
+                        garbage, mark = _list_of_the_collector(phases[0].objects)
+                        _open = _Window(threading.get_ident(), flags, enabled, garbage, mark)
+                    ends.append(len(garbage) - mark)
+                    for generation in GENERATIONS[1:]:
+                        phases.append(_collect(generation))
+                        ends.append(len(garbage) - mark)
+                    whole = True
+                finally:
+                    gc.set_debug(flags)
             finally:
-                gc.set_debug(flags)
+                found += garbage[mark:]
+                del garbage[mark:]
         finally:
-            found += garbage[mark:]
-            del garbage[mark:]
+            if enabled:
+                gc.enable()
             _open = None
     finally:
         gc.set_debug(flags)
         del garbage[mark:]
+        if enabled:
+            gc.enable()
         _open = None
         if not whole:
             found.clear()  # or a kept traceback would keep them
-    found = [thing for thing in found if type(thing) is not _Canary]
-    return found, tuple(phases)
+    return _without_canaries(found, phases, ends)
+
+
+def _without_canaries(found: list[Any], phases: list[Phase], ends: list[int]) -> tuple[list[Any], tuple[Phase, ...]]:
+    """``found`` and the counts without our own objects. A phase has what came into the list up to its end in it:
+    a collection that starts by itself in between puts its finds there, too."""
+    rest: list[Any] = []
+    counted: list[Phase] = []
+    start = 0
+    for phase, end in zip(phases, ends, strict=True):
+        before = len(rest)
+        rest += [thing for thing in found[start:end] if type(thing) is not _Canary]
+        counted.append(phase._replace(objects=len(rest) - before))
+        start = end
+    rest += [thing for thing in found[start:] if type(thing) is not _Canary]
+    return rest, tuple(counted)
 
 
 def free() -> tuple[Phase, int]:
@@ -146,35 +168,58 @@ def free() -> tuple[Phase, int]:
 
     Also where the program itself has ``DEBUG_SAVEALL`` set, which is set again afterwards.
     """
+    global _open
     flags = gc.get_debug()
     before = gc.get_stats()[-1]["uncollectable"]
+    enabled = gc.isenabled()
     try:
         try:
-            gc.set_debug(flags & ~SAVE_ALL)
-            phase = _collect(2)
+            try:
+                _open = _Window(threading.get_ident(), flags, enabled, [], 0)
+                gc.set_debug(flags & ~SAVE_ALL)
+                phase = _collect(2)
+            finally:
+                gc.set_debug(flags)
         finally:
-            gc.set_debug(flags)
+            if enabled:
+                gc.enable()
+            _open = None
     finally:
         gc.set_debug(flags)
-    return phase, gc.get_stats()[-1]["uncollectable"] - before
+        if enabled:
+            gc.enable()
+        _open = None
+    return phase._replace(objects=max(0, phase.objects - 1)), gc.get_stats()[-1]["uncollectable"] - before
 
 
 def _collect(generation: int, clock: Callable[[], float] = time.perf_counter) -> Phase:
-    """``gc.collect``, which does nothing while another thread's collection waits for a finalizer: then once more."""
+    """``gc.collect``, which does nothing while another thread is in a collection (whose finalizers and callbacks let
+    this one run): then once more. Counts what it found as ``gc.collect`` does, the canary among it.
+
+    May leave the collector disabled.
+    """
     deadline = time.monotonic() + OTHERS_SECONDS
     while True:
+        # A new one each time: if another's collection met it alive, it would be of an older generation.
+        canary = ref(_Canary())
         before = gc.get_stats()[generation]["collections"]
         began = clock()
         objects = gc.collect(generation)
         seconds = clock() - began
-        if gc.get_stats()[generation]["collections"] > before:
+        if canary() is None and gc.get_stats()[generation]["collections"] > before:
             return Phase(objects, seconds)
         if time.monotonic() >= deadline:
             raise MonitoringError(
                 f"another thread's garbage collection has not ended within {OTHERS_SECONDS:g} s (a finalizer or a "
                 "callback of the collector hangs), so that this process can't collect at all"
             )
-        time.sleep(_POLL_SECONDS)
+        gc.disable()  # or one collection of other threads follows the other; the caller puts it right
+        time.sleep(_RETRY_SECONDS)
+
+
+def _has_canary(garbage: list[Any], mark: int) -> bool:
+    """Looked for from the end, where it is: it was the youngest."""
+    return any(type(garbage[number]) is _Canary for number in range(len(garbage) - 1, mark - 1, -1))
 
 
 def _list_of_the_collector(objects: int) -> tuple[list[Any], int]:
@@ -209,6 +254,8 @@ def _after_fork_in_child() -> None:
     if window is not None and window.thread != mine:
         _open = None
         gc.set_debug(window.flags)
+        if window.enabled:
+            gc.enable()
         del window.garbage[window.mark :]
     holder = _claims.get("run")
     if holder is not None and holder.thread != mine:
