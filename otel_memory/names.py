@@ -105,6 +105,8 @@ OPERATION_OVERLAP: Final = "otel_memory.operation.overlap"
 OPERATION_TRACED: Final = "otel_memory.operation.traced.delta"
 OPERATION_TRACED_PEAK: Final = "otel_memory.operation.traced.peak"
 PROBE_PART: Final = "otel_memory.probe.part"
+EXPORTER_SIGNAL: Final = "otel_memory.exporter.signal"
+EXPORTER_REASON: Final = "otel_memory.exporter.reason"
 PROBE_VERSION: Final = "otel_memory.version"
 APPLICATION_COMPONENT: Final = "otel_memory.application.component"
 APPLICATION_EVENT_TYPE: Final = "otel_memory.application.event.type"
@@ -263,6 +265,16 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         Attribute(OPERATION_TRACED, "int", "Python bytes that tracemalloc saw allocated and not freed."),
         Attribute(OPERATION_TRACED_PEAK, "int", "Highest Python bytes above the start that tracemalloc saw."),
         Attribute(PROBE_PART, "string", "Part of the probe that dropped or failed something."),
+        Attribute(EXPORTER_SIGNAL, "string", "Whose items a Kafka exporter dropped.", ("events", "logs", "metrics")),
+        Attribute(
+            EXPORTER_REASON,
+            "string",
+            "Why a Kafka exporter dropped them.",
+            (
+                *("buffer_full", "spool_full", "spool_failed", "spool_damaged"),
+                *("too_large", "encoding", "unusable", "shutdown"),
+            ),
+        ),
         Attribute(PROBE_VERSION, "string", "Version of otel-memory in the process."),
         Attribute(APPLICATION_COMPONENT, "string", "Part of the application that tells the event."),
         Attribute(APPLICATION_EVENT_TYPE, "string", "What happened, in the application's own word."),
@@ -334,9 +346,7 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         ),
         Attribute(SNAPSHOT_MEMORY, "int", "Resident bytes of the process."),
         Attribute(SNAPSHOT_UTILIZATION, "double", "Share of the limit in use: 1 is all of it."),
-        Attribute(
-            SNAPSHOT_PRESSURE, "string", "Pressure level of that use.", ("low", "medium", "high", "critical")
-        ),
+        Attribute(SNAPSHOT_PRESSURE, "string", "Pressure level of that use.", ("low", "medium", "high", "critical")),
         Attribute(SNAPSHOT_BLOCK_COUNT, "int", "Memory blocks that the Python allocator has handed out."),
         Attribute(SNAPSHOT_GROWTH, "double", "Growth of resident memory in By/s over the last two minutes."),
         Attribute(SNAPSHOT_EVICTION_COUNT, "int", "Calls of evictors since the process began."),
@@ -481,6 +491,8 @@ TORCH_FRAGMENTATION: Final = "otel_memory.torch.memory.fragmentation"
 PROBE_TIME: Final = "otel_memory.probe.time"
 PROBE_FAILURES: Final = "otel_memory.probe.failures"
 PROBE_DROPPED: Final = "otel_memory.probe.dropped"
+EXPORTER_DROPPED: Final = "otel_memory.exporter.dropped"
+EXPORTER_QUEUE_USAGE: Final = "otel_memory.exporter.queue.usage"
 
 METRICS: Final[dict[str, Metric]] = {
     m.name: m
@@ -745,6 +757,16 @@ METRICS: Final[dict[str, Metric]] = {
             "counter",
             "Items that the probe dropped because a bound was reached.",
             (PROBE_PART,),
+        ),
+        Metric(
+            EXPORTER_DROPPED,
+            "{item}",
+            "counter",
+            "Data points and log records that the Kafka exporters dropped.",
+            (EXPORTER_SIGNAL, EXPORTER_REASON),
+        ),
+        Metric(
+            EXPORTER_QUEUE_USAGE, "By", "updowncounter", "What waits for Kafka, in memory and in the spool together."
         ),
     )
 }

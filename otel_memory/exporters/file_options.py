@@ -51,7 +51,7 @@ class FileOptions:
         if wrong := [found for found in _PLACEHOLDER.findall(template) if found not in ("{signal}", "{pid}")]:
             problems.append(f"{PATH}={template!r}: expected no placeholder but {{signal}} and {{pid}}, not {wrong[0]}")
             template = DEFAULT_PATH
-        max_bytes = _size(environ.get(MAX_BYTES, "").strip() or str(DEFAULT_MAX_BYTES))
+        max_bytes = parse_size(environ.get(MAX_BYTES, "").strip() or str(DEFAULT_MAX_BYTES))
         if max_bytes is None:
             problems.append(f"{MAX_BYTES}={environ[MAX_BYTES]!r}: expected a size in bytes or with a unit, as 10MiB")
             max_bytes = DEFAULT_MAX_BYTES
@@ -76,7 +76,8 @@ def file_template(template: str, signal: str) -> str:
     return os.path.abspath(template.replace("{signal}", signal))
 
 
-def _size(text: str) -> int | None:
+def parse_size(text: str) -> int | None:
+    """Bytes, from a number with or without a unit (``64kB``, ``10MiB``); None if it is neither."""
     match = _SIZE.fullmatch(text)
     if match is None or (match[3] and not match[2]):
         return None

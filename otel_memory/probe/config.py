@@ -82,9 +82,9 @@ class Settings:
         "bears its name here",
     )
     events: tuple[str, ...] = _setting(
-        *("events", ("otlp",), forms.choices(("otlp", "file", "console")), "otlp"),
-        "where events go: `otlp` (the application's logger provider), `file` (JSON lines), `console` (one line of "
-        "JSON each to standard error), several with commas; or `none`",
+        *("events", ("otlp",), forms.choices(("otlp", "kafka", "file", "console")), "otlp"),
+        "where events go: `otlp` (the application's logger provider), `kafka`, `file` (JSON lines), `console` (one "
+        "line of JSON each to standard error), several with commas; or `none`",
     )
     pressure_levels: tuple[float, float, float] = _setting(
         *("pressure_levels", (0.7, 0.85, 0.95), forms.levels, "0.7,0.85,0.95"),
@@ -113,6 +113,67 @@ class Settings:
         *("file_max_bytes", 10 * 2**20, forms.size, "10MiB"), "size of such a file from which it is rotated"
     )
     file_keep: int = _setting(*("file_keep", 5, forms.whole(0, 1000), "5"), "rotated files kept beside the current one")
+
+    kafka_bootstrap_servers: str = _setting(
+        *("kafka_bootstrap_servers", "localhost:9092", forms.text, "localhost:9092"),
+        "Kafka's brokers as `host:port`, several with commas, for the exporters `otlp_kafka` and the events' sink "
+        "`kafka`",
+    )
+    kafka_security_protocol: str = _setting(
+        *("kafka_security_protocol", "PLAINTEXT", forms.text, "PLAINTEXT"),
+        "`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`",
+    )
+    kafka_sasl_mechanism: str = _setting(
+        *("kafka_sasl_mechanism", "PLAIN", forms.text, "PLAIN"), "`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`"
+    )
+    kafka_sasl_username: str | None = _setting(
+        *("kafka_sasl_username", None, forms.text, "none"), "login at the brokers, with a protocol that has one"
+    )
+    kafka_sasl_password: str | None = field(
+        default=None,
+        repr=False,
+        metadata={"setting": Description("kafka_sasl_password", forms.text, "none", "password of that login")},
+    )
+    kafka_ssl_cafile: str | None = _setting(
+        *("kafka_ssl_cafile", None, forms.text, "none"),
+        "file of the authority that signed the brokers' certificates, in PEM form; else the system's",
+    )
+    kafka_ssl_certfile: str | None = _setting(
+        *("kafka_ssl_certfile", None, forms.text, "none"), "certificate of this client, in PEM form"
+    )
+    kafka_ssl_keyfile: str | None = _setting(
+        *("kafka_ssl_keyfile", None, forms.text, "none"), "its private key, in PEM form"
+    )
+    kafka_metrics_topic: str = _setting(
+        *("kafka_metrics_topic", "otlp_metrics", forms.text, "otlp_metrics"), "topic of metrics"
+    )
+    kafka_logs_topic: str = _setting(
+        *("kafka_logs_topic", "otlp_logs", forms.text, "otlp_logs"), "topic of log records and events"
+    )
+    kafka_compression: str = _setting(
+        *("kafka_compression", "zstd", forms.text, "zstd"), "of what is sent: `none`, `gzip`, `lz4` or `zstd`"
+    )
+    kafka_max_buffer_bytes: int = _setting(
+        *("kafka_max_buffer_bytes", 16 * 2**20, forms.size, "16MiB"),
+        "what may wait in memory for Kafka; past it the oldest metrics go first, and events last",
+    )
+    kafka_max_record_bytes: int = _setting(
+        *("kafka_max_record_bytes", 900_000, forms.size, "900000"),
+        "size above which what is sent is split into several records; at most the topic's `max.message.bytes`",
+    )
+    kafka_spool_path: str | None = _setting(
+        *("kafka_spool_path", None, forms.text, "none"),
+        "folder in which what waits for Kafka is kept instead, so that it outlives the process; several processes "
+        "share it",
+    )
+    kafka_spool_max_bytes: int = _setting(
+        *("kafka_spool_max_bytes", 64 * 2**20, forms.size, "64MiB"),
+        "what one process keeps there at most; past it the newest is dropped, events last",
+    )
+    kafka_flush_timeout: int = _setting(
+        *("kafka_flush_timeout", 5000, forms.whole(0, 600_000), "5000"),
+        "how long the end of the application waits for Kafka to take the rest, in milliseconds",
+    )
 
     diagnostic_gc: float | str | None = _setting(
         *("diagnostic_gc", None, forms.schedule_or_growth, "none"),

@@ -23,8 +23,8 @@ OTEL_PYTHON_MEMORY_THRESHOLDS_FILE = "OTEL_PYTHON_MEMORY_THRESHOLDS_FILE"
 one that bears its name here. Default: none."""
 
 OTEL_PYTHON_MEMORY_EVENTS = "OTEL_PYTHON_MEMORY_EVENTS"
-"""Where events go: ``otlp`` (the application's logger provider), ``file`` (JSON lines), ``console`` (one line
-of JSON each to standard error), several with commas; or ``none``. Default: otlp."""
+"""Where events go: ``otlp`` (the application's logger provider), ``kafka``, ``file`` (JSON lines),
+``console`` (one line of JSON each to standard error), several with commas; or ``none``. Default: otlp."""
 
 OTEL_PYTHON_MEMORY_PRESSURE_LEVELS = "OTEL_PYTHON_MEMORY_PRESSURE_LEVELS"
 """Shares of the limit from which the pressure level is medium, high, critical. Default: 0.7,0.85,0.95."""
@@ -49,6 +49,58 @@ OTEL_PYTHON_MEMORY_FILE_MAX_BYTES = "OTEL_PYTHON_MEMORY_FILE_MAX_BYTES"
 
 OTEL_PYTHON_MEMORY_FILE_KEEP = "OTEL_PYTHON_MEMORY_FILE_KEEP"
 """Rotated files kept beside the current one. Default: 5."""
+
+OTEL_PYTHON_MEMORY_KAFKA_BOOTSTRAP_SERVERS = "OTEL_PYTHON_MEMORY_KAFKA_BOOTSTRAP_SERVERS"
+"""Kafka's brokers as ``host:port``, several with commas, for the exporters ``otlp_kafka`` and the events'
+sink ``kafka``. Default: localhost:9092."""
+
+OTEL_PYTHON_MEMORY_KAFKA_SECURITY_PROTOCOL = "OTEL_PYTHON_MEMORY_KAFKA_SECURITY_PROTOCOL"
+"""``PLAINTEXT``, ``SSL``, ``SASL_PLAINTEXT`` or ``SASL_SSL``. Default: PLAINTEXT."""
+
+OTEL_PYTHON_MEMORY_KAFKA_SASL_MECHANISM = "OTEL_PYTHON_MEMORY_KAFKA_SASL_MECHANISM"
+"""``PLAIN``, ``SCRAM-SHA-256`` or ``SCRAM-SHA-512``. Default: PLAIN."""
+
+OTEL_PYTHON_MEMORY_KAFKA_SASL_USERNAME = "OTEL_PYTHON_MEMORY_KAFKA_SASL_USERNAME"
+"""Login at the brokers, with a protocol that has one. Default: none."""
+
+OTEL_PYTHON_MEMORY_KAFKA_SASL_PASSWORD = "OTEL_PYTHON_MEMORY_KAFKA_SASL_PASSWORD"
+"""Password of that login. Default: none."""
+
+OTEL_PYTHON_MEMORY_KAFKA_SSL_CAFILE = "OTEL_PYTHON_MEMORY_KAFKA_SSL_CAFILE"
+"""File of the authority that signed the brokers' certificates, in PEM form; else the system's. Default:
+none."""
+
+OTEL_PYTHON_MEMORY_KAFKA_SSL_CERTFILE = "OTEL_PYTHON_MEMORY_KAFKA_SSL_CERTFILE"
+"""Certificate of this client, in PEM form. Default: none."""
+
+OTEL_PYTHON_MEMORY_KAFKA_SSL_KEYFILE = "OTEL_PYTHON_MEMORY_KAFKA_SSL_KEYFILE"
+"""Its private key, in PEM form. Default: none."""
+
+OTEL_PYTHON_MEMORY_KAFKA_METRICS_TOPIC = "OTEL_PYTHON_MEMORY_KAFKA_METRICS_TOPIC"
+"""Topic of metrics. Default: otlp_metrics."""
+
+OTEL_PYTHON_MEMORY_KAFKA_LOGS_TOPIC = "OTEL_PYTHON_MEMORY_KAFKA_LOGS_TOPIC"
+"""Topic of log records and events. Default: otlp_logs."""
+
+OTEL_PYTHON_MEMORY_KAFKA_COMPRESSION = "OTEL_PYTHON_MEMORY_KAFKA_COMPRESSION"
+"""Of what is sent: ``none``, ``gzip``, ``lz4`` or ``zstd``. Default: zstd."""
+
+OTEL_PYTHON_MEMORY_KAFKA_MAX_BUFFER_BYTES = "OTEL_PYTHON_MEMORY_KAFKA_MAX_BUFFER_BYTES"
+"""What may wait in memory for Kafka; past it the oldest metrics go first, and events last. Default: 16MiB."""
+
+OTEL_PYTHON_MEMORY_KAFKA_MAX_RECORD_BYTES = "OTEL_PYTHON_MEMORY_KAFKA_MAX_RECORD_BYTES"
+"""Size above which what is sent is split into several records; at most the topic's ``max.message.bytes``.
+Default: 900000."""
+
+OTEL_PYTHON_MEMORY_KAFKA_SPOOL_PATH = "OTEL_PYTHON_MEMORY_KAFKA_SPOOL_PATH"
+"""Folder in which what waits for Kafka is kept instead, so that it outlives the process; several processes
+share it. Default: none."""
+
+OTEL_PYTHON_MEMORY_KAFKA_SPOOL_MAX_BYTES = "OTEL_PYTHON_MEMORY_KAFKA_SPOOL_MAX_BYTES"
+"""What one process keeps there at most; past it the newest is dropped, events last. Default: 64MiB."""
+
+OTEL_PYTHON_MEMORY_KAFKA_FLUSH_TIMEOUT = "OTEL_PYTHON_MEMORY_KAFKA_FLUSH_TIMEOUT"
+"""How long the end of the application waits for Kafka to take the rest, in milliseconds. Default: 5000."""
 
 OTEL_PYTHON_MEMORY_DIAGNOSTIC_GC = "OTEL_PYTHON_MEMORY_DIAGNOSTIC_GC"
 """When a diagnostic garbage collection runs by itself: a time between two (``10min``), ``growth`` (when a

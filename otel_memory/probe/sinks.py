@@ -1,4 +1,4 @@
-"""Where events go besides the application's logger provider: a file, the console, each by a provider of our own.
+"""Where events go besides the application's logger provider: Kafka, a file, the console; each by a provider of our own.
 
 Owns those providers. Theirs is a queue that no application log shares, so none pushes an event out of it; the resource
 is the application's. Exporters are found by their entry points; the SDK is loaded only where a setting asks for one of
@@ -8,6 +8,7 @@ these sinks.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import os
 import sys
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from otel_memory.probe.config import Settings
 
-EXPORTERS: Final[Mapping[str, str]] = {"file": "otlp_file"}
+EXPORTERS: Final[Mapping[str, str]] = {"kafka": "otlp_kafka", "file": "otlp_file"}
 """Sink -> name of its exporter in the entry-point group ``opentelemetry_logs_exporter``."""
 
 CONSOLE: Final = "console"
@@ -165,6 +166,10 @@ def _maker(name: str, settings: Settings) -> Callable[[], Any]:
         exporter: Any = found.load()
     except ImportError as error:
         raise SettingsError(variable, name, f"{error}: {EXTRA}") from None
+    # An exporter that needs more than the SDK may say so; it would only log it.
+    why_not = getattr(exporter, "missing", lambda: None)()
+    if why_not:
+        raise SettingsError(variable, name, why_not)
     # An exporter may have a form for events alone, which then gets the settings that arguments may have set.
     for_events = getattr(exporter, "for_events", None)
     return exporter if for_events is None else lambda: for_events(in_variables(settings))
@@ -194,8 +199,12 @@ class _Counted:
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return self._exporter.force_flush(timeout_millis)
 
-    def shutdown(self) -> None:
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+    def shutdown(self, timeout_millis: float = 1000) -> None:
+        shutdown: Callable[..., object] = self._exporter.shutdown
+        if "timeout_millis" in inspect.signature(shutdown).parameters:
+            shutdown(timeout_millis=timeout_millis)
+        else:
+            shutdown()
 
 
 class ConsoleExporter:

@@ -28,6 +28,9 @@ NOT_HERE = {
     # Only where something was dropped or has failed.
     names.PROBE_DROPPED: True,
     names.PROBE_FAILURES: True,
+    # Of the exporters to Kafka alone.
+    names.EXPORTER_DROPPED: True,
+    names.EXPORTER_QUEUE_USAGE: True,
 }
 CONTRIBS = {
     names.PROCESS_MEMORY_USAGE,
