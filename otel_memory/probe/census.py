@@ -19,8 +19,8 @@ from itertools import islice
 from typing import Any, Final
 
 from otel_memory.probe.cycle_labels import type_name
+from otel_memory.probe.listing import Interrupted, Listing
 
-CHUNK: Final = 2_000
 LEAST_ENTRIES: Final = 16
 LEAST_BUFFER: Final = 64 * 1024
 """A container is remembered from so many entries on, a buffer from so many bytes on."""
@@ -122,11 +122,6 @@ def take(
             f"and {max_pause_seconds * 1000:.0f} ms are allowed"
         )
     blocks: int = getattr(sys, "getallocatedblocks", lambda: 0)()
-    listed_at = cost_clock()
-    objects: list[Any] = gc.get_objects()
-    pause = cost_clock() - listed_at
-    objects += extra
-    total = len(objects)
     by_type: Counter[type] = Counter()
     lengths: dict[type, tuple[Callable[[Any], int], int] | None] = {}
     containers: dict[int, tuple[int, int]] = {}
@@ -148,9 +143,7 @@ def take(
                 grown[number] = length - before[0], length, thing
         return length
 
-    while objects:
-        chunk = objects[-CHUNK:]
-        del objects[-CHUNK:]
+    def count(chunk: list[Any]) -> None:
         kinds = list(map(type, chunk))
         by_type.update(kinds)
         for kind in set(kinds):
@@ -163,18 +156,25 @@ def take(
                 if kind not in lengths:
                     lengths[kind] = _length_of(kind)
                 measure(thing, kind)
-        del chunk, small, kinds
-        thing = None
-        rounds += 1
-        if rounds % _GIVE_WAY_EVERY == 0:
-            sleep(0.001)
-            if stopping() or clock() - began > max_seconds:
-                gave_up = (
-                    f"the census was cut off after {clock() - began:.1f} s: {total - len(objects)} of {total} objects"
-                )
-                while objects:
-                    del objects[-CHUNK * 10 :]
-                    sleep(0)
+
+    with Listing(extra, cost_clock) as listing:
+        total, pause = listing.total, listing.pause_seconds
+        try:
+            for chunk in listing:
+                count(chunk)
+                rounds += 1
+                if rounds % _GIVE_WAY_EVERY == 0:
+                    sleep(0.001)
+                    if stopping() or clock() - began > max_seconds:
+                        seen = total - listing.left
+                        gave_up = f"the census was cut off after {clock() - began:.1f} s: {seen} of {total} objects"
+                        break
+        except Interrupted as interrupted:
+            gave_up = f"the census was cut off: {interrupted}"
+            by_type.clear()
+            lengths.clear()
+            containers.clear()
+            grown.clear()
     counts: Counter[str] = Counter()
     for kind, count in by_type.items():
         counts[type_name(kind)] += count

@@ -1,7 +1,7 @@
 """Who holds an object: the module's global, the class, the cached function, the closure, the frame at its end.
 
-Goes backwards from the object, level by level, by ``gc.get_referrers`` (which holds the interpreter while it looks
-at every object, so each level is one call for all targets, with a rest after it), until something with a name of its
+Goes backwards from the object, level by level, by ``listing.referrers`` (which looks at every
+object, so each level is one call for all targets, with a rest after it), until something with a name of its
 own is reached. Owns the search; the wording is ``holder_names.py``'s. Runs none of the program's code.
 """
 
@@ -11,10 +11,11 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import FrameType
 from typing import Any, Final
 
-from otel_memory.probe import sites
+from otel_memory.probe import listing, sites
 from otel_memory.probe.holder_names import Holder, Names, Step
 
 MAX_LEVELS: Final = 12
@@ -69,16 +70,18 @@ def find(
     targets: Sequence[Any],
     *,
     max_pause_seconds: float,
-    max_seconds: float = 5.0,
+    max_seconds: float = 8.0,
     stopping: Callable[[], bool] = lambda: False,
     sleep: Callable[[float], None] = time.sleep,
+    objects: int = 0,
     clock: Callable[[], float] = time.perf_counter,
     cost_clock: Callable[[], float] = time.thread_time,
 ) -> Search:
     """Who holds each of ``targets`` (a list or tuple of the caller's, which doesn't count as a holder).
 
-    Ends early, with what is known by then, where one look took longer than ``max_pause_seconds`` or all of them longer
-    than ``max_seconds``.
+    ``objects``: how many the collector knows, about; where they are many, each look is cut up. Ends early, with what
+    is known by then, where one look held the interpreter for longer than ``max_pause_seconds`` or all of them took
+    longer than ``max_seconds``.
     """
     began, longest, gave_up = clock(), 0.0, None
     names = Names()
@@ -89,8 +92,19 @@ def find(
             break
         things = [step.thing for trail in active for step in trail.frontier]
         looked = cost_clock()
-        referrers = gc.get_referrers(*things)
-        pause = cost_clock() - looked
+        pieces = [looked]
+
+        def rest(pieces: list[float] = pieces) -> None:
+            pieces.append(cost_clock())
+            sleep((pieces[-1] - pieces[-2]) * REST_TIMES / 2)
+
+        try:
+            referrers = listing.referrers(things, objects, rest)
+        except listing.Interrupted as interrupted:
+            gave_up = f"the search for holders was cut off: {interrupted}"
+            break
+        pieces.append(cost_clock())
+        pause = max(later - earlier for earlier, later in pairwise(pieces))
         longest = max(longest, pause)
         mine = {id(things), id(targets), id(referrers), id(trails), id(active)}
         others = [each for each in referrers if id(each) not in mine and not _is_ours(each)]
