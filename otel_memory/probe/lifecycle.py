@@ -74,6 +74,7 @@ class Probe:
         self._observer: Callable[[str], sources.Observe | None] = lambda _metric: None
         self._background = Background(self.ledger)
         self._features: tuple[Feature, ...] = ()
+        self._open_features: tuple[Feature, ...] = ()  # until each is closed, also while the probe is being stopped
         self.ledger.watch("background", failures=lambda: 0, drops=lambda: self._background.dropped)
         self._holds: dict[int, sdk_fork.Hold] = {}  # by thread, because several may fork at once
         self._no_wait_until = 0.0
@@ -163,6 +164,7 @@ class Probe:
                 feature = build(around)
                 if feature is None:
                     continue
+                self._open_features += (feature,)
                 self._undo.append((part, feature.close))
                 self._undo.append((part, feature.register(meter, gate)))
                 self._features += (feature,)
@@ -177,8 +179,10 @@ class Probe:
     def _undo_all(self) -> None:
         self._features = ()
         while self._undo:
-            part, action = self._undo.pop()
+            part, action = self._undo[-1]
             self.ledger.guard(part, action)
+            self._undo.pop()  # only now: a child forked in the middle of it does it itself
+        self._open_features = ()
         self._events = None
         self._sinks = ()
 
@@ -280,17 +284,19 @@ class Probe:
         self._after_fork_in_parent()  # the locks that the forking thread took are the child's to give back, too
         self._holds = {}
         self.ledger.reset()
+        self._ticker = None  # its thread is not here, and may have been in the middle of a step
+        self._background.after_fork()
+        for sink in self._sinks:
+            sink.after_fork()
         parts = self._parts
+        if self._running and parts is not None:
+            for part, reopen in parts.reopeners():
+                self.ledger.guard(part, reopen)
+        for feature in self._open_features:
+            self.ledger.guard(feature.part, feature.after_fork)
         if not self._running or parts is None:
             self._undo_all()  # forked while another thread was starting or stopping it
             return
-        for part, reopen in parts.reopeners():
-            self.ledger.guard(part, reopen)
-        for sink in self._sinks:
-            sink.after_fork()
-        self._background.after_fork()
-        for feature in self._features:
-            self.ledger.guard(feature.part, feature.after_fork)
         self.ledger.guard("sdk", lambda: sdk_fork.release_orphaned_locks(self._provider()))
         self.ledger.guard("sdk", self._drop_shared_connections)
         self.ledger.guard(PART, lambda: self._start_sampling(parts))

@@ -1,0 +1,124 @@
+"""Runs a program of ``tests/programs/correctness`` under the launcher, with every feature on, and never waits for ever.
+
+A program that hangs is told to say where each of its threads is (all processes of its group), and then killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from otel_memory.analyzer.decode import decode
+
+BIN = Path(sys.executable).parent
+PROGRAMS = Path(__file__).parents[1] / "programs" / "correctness"
+LAUNCHER = str(BIN / "opentelemetry-instrument")
+SECONDS = 90.0
+
+ALL_ON = {
+    "OTEL_PYTHON_MEMORY_INTERVAL": "100",
+    "OTEL_PYTHON_MEMORY_SLOW_INTERVAL": "300",
+    "OTEL_PYTHON_MEMORY_EVENTS": "otlp,file",
+    "OTEL_PYTHON_MEMORY_CLEANUP": "periodic,critical",
+    "OTEL_PYTHON_MEMORY_CLEANUP_INTERVAL": "1000",
+    "OTEL_PYTHON_MEMORY_DIAGNOSTIC_GC": "1s",
+    "OTEL_PYTHON_MEMORY_OPERATIONS": "json:loads",
+    "OTEL_PYTHON_MEMORY_LIVE_OBJECTS": "fractions:Fraction",
+    "OTEL_PYTHON_MEMORY_SNAPSHOT_INTERVAL": "200",
+    "OTEL_PYTHON_MEMORY_SNAPSHOT_EVENTS": "true",
+    "OTEL_PYTHON_MEMORY_LOG_ENRICHMENT": "true",
+    "OTEL_PYTHON_MEMORY_PACKAGES": "true",
+    "OTEL_PYTHON_MEMORY_PACKAGES_INTERVAL": "500",
+    "OTEL_PYTHON_MEMORY_EVIDENCE_WINDOW": "1000",
+    "OTEL_PYTHON_MEMORY_EVIDENCE_SHARE": "100%",
+    "OTEL_PYTHON_MEMORY_EVIDENCE_BURST": "300",
+    "OTEL_PYTHON_MEMORY_THRESHOLDS": "none; rss>20MiB:critical",
+}
+"""Every feature, working far more often than anybody would have it."""
+
+TO_FILES = {"OTEL_METRICS_EXPORTER": "otlp_file", "OTEL_LOGS_EXPORTER": "otlp_file"}
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment without what steers Python or OpenTelemetry; metrics and logs go nowhere."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "PYTHON"))}
+    return {
+        **clean,
+        "OTEL_SERVICE_NAME": "correct",
+        "OTEL_TRACES_EXPORTER": "none",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_METRIC_EXPORT_INTERVAL": "300",
+        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "system_metrics",
+        "PYTHONFAULTHANDLER": "1",
+        **more,
+    }
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a program ended and what it wrote."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The JSON documents of standard output, one a line."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+
+def run(
+    folder: Path, command: Sequence[str], env: Mapping[str, str], *, seconds: float = SECONDS, **more: Any
+) -> Done:
+    """Run ``command`` in ``folder`` until it ends. AssertionError with the stacks of all its processes if it hangs."""
+    out, err = folder / "stdout", folder / "stderr"
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        arguments = {"stdout": stdout, "stderr": stderr, **more}
+        program = subprocess.Popen(
+            [*command], cwd=folder, env={**env}, stdin=subprocess.DEVNULL, start_new_session=True, **arguments
+        )
+        try:
+            program.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(program.pid, signal.SIGABRT)  # faulthandler writes the stacks
+            program.wait(10)
+            raise AssertionError(f"{command} hangs:\n{out.read_text()}\n{err.read_text()}") from None
+        finally:
+            try:
+                os.killpg(program.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            program.wait()
+    return Done(program.returncode, out.read_text(), err.read_text())
+
+
+def under_launcher(folder: Path, program: str, *arguments: str, python: Sequence[str] = (), **env: str) -> Done:
+    """``program.py`` of the folder of programs, or source text, under ``opentelemetry-instrument``."""
+    source = [str(PROGRAMS / program)] if program.endswith(".py") else ["-c", program]
+    command = [LAUNCHER, sys.executable, *python, *source, *arguments]
+    return run(folder, command, environment(**env))
+
+
+def exported(folder: Path, pid: int | None = None) -> dict[int, dict[str, Any]]:
+    """What the ``otlp_file`` metrics exporters in ``folder`` wrote: the last value of each metric, by process id.
+
+    ``instance`` is the ``service.instance.id`` it came with; only metrics with one point have a value.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for file in folder.glob("otel-memory-metrics*.jsonl"):
+        for line in file.read_bytes().splitlines():
+            for payload in decode(line, "metrics", "json").payloads:
+                values = {point.name: point.value for point in payload.points}
+                pids = [p.attributes["process.pid"] for p in payload.points if "process.pid" in p.attributes]
+                if pids:
+                    instance = payload.resource["service.instance.id"]
+                    found.setdefault(int(pids[0]), {}).update(values, instance=instance)
+    return found
