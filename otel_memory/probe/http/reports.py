@@ -62,7 +62,7 @@ def metrics(_query: Query) -> dict[str, Any]:
     """A live snapshot, with the application's own gauges and counts."""
     import psutil
 
-    from otel_memory.probe.live_objects import live_counts
+    from otel_memory.probe.live_objects import custom_values, live_counts
 
     evictions = vitals.evictions()
     return {
@@ -72,7 +72,7 @@ def metrics(_query: Query) -> dict[str, Any]:
         "eviction_count": evictions.count,
         "evicted_bytes": evictions.freed_bytes,
         "live_objects": live_counts(),
-        "custom_metrics": vitals.custom_values(),
+        "custom_metrics": custom_values(),
     }
 
 
