@@ -2,11 +2,12 @@
 
 ``work`` decodes forty articles, sorts and sums them and encodes an answer; each request writes one log line to
 ``/dev/null``. ``BENCH_SHERLOCK`` (a folder that holds sherlock-ai) wraps it with that library's ``monitor_memory``,
-``BENCH_SHERLOCK_TRACE=0`` without its tracemalloc.
+``BENCH_SHERLOCK_TRACE=0`` without its tracemalloc. ``BENCH_IMPORT`` names a module to import besides.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -38,6 +39,8 @@ def work(largest: int) -> str:
     return json.dumps({"total": total, "largest": [article["name"].upper() for article in articles[:largest]]})
 
 
+if os.environ.get("BENCH_IMPORT"):
+    importlib.import_module(os.environ["BENCH_IMPORT"])
 if os.environ.get("BENCH_SHERLOCK"):
     sys.path.append(os.environ["BENCH_SHERLOCK"])
     from sherlock_ai import monitor_memory

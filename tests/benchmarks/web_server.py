@@ -23,22 +23,27 @@ from tests.harness.waiting import wait_until
 
 ROOT: Final = Path(__file__).parents[2]
 START_SECONDS: Final = 60.0
-_OFF: Final = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+DISABLED: Final = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 BARE: Final = "the bare SDK (floor)"
 AGAIN: Final = "the bare SDK again (what chance does)"
 PROBE: Final = "with the probe as it comes"
+MEASURED: Final = "with the probe, the handler's work measured"
 ALL_ON: Final = "with the probe, the handler's work measured, logs enriched"
 CONTRIB: Final = "with contrib's system-metrics (peer)"
 VARIANTS: Final[Mapping[str, Mapping[str, str]]] = {
-    BARE: {_OFF: "otel_memory,system_metrics"},
-    AGAIN: {_OFF: "otel_memory,system_metrics"},
-    PROBE: {_OFF: "system_metrics"},
+    BARE: {DISABLED: "otel_memory,system_metrics"},
+    AGAIN: {DISABLED: "otel_memory,system_metrics"},
+    PROBE: {DISABLED: "system_metrics"},
+    MEASURED: {
+        DISABLED: "system_metrics",
+        "OTEL_PYTHON_MEMORY_OPERATIONS": "tests.benchmarks.web_app:work",
+    },
     ALL_ON: {
-        _OFF: "system_metrics",
+        DISABLED: "system_metrics",
         "OTEL_PYTHON_MEMORY_OPERATIONS": "tests.benchmarks.web_app:work",
         "OTEL_PYTHON_MEMORY_LOG_ENRICHMENT": "true",
     },
-    CONTRIB: {_OFF: "otel_memory"},
+    CONTRIB: {DISABLED: "otel_memory"},
 }
 
 
