@@ -1,7 +1,7 @@
 """The analyzer's HTTP face: REST, server-sent events, health, metrics, and the page.
 
-Owns paths, parameters and status codes. Everything it says comes from ``view``, ``reader`` and ``stats``; it changes
-nothing. Its OpenAPI document is the code's copy of the contract.
+Owns paths, parameters and status codes. Everything it says comes from ``view``, ``reader`` and ``stats``; all that it
+changes are silences (``api_silences``). Its OpenAPI document is the code's copy of the contract.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from otel_memory.analyzer import api_schemas as schemas
 from otel_memory.analyzer.api_guard import Guard, allowed_hosts
 from otel_memory.analyzer.api_page import Page
 from otel_memory.analyzer.api_query import AlertQuery, LeakQuery, ProcessQuery, SeriesQuery
+from otel_memory.analyzer.api_silences import silence_routes
 from otel_memory.analyzer.metrics_page import build_registry
+from otel_memory.analyzer.silences import Silences
 from otel_memory.analyzer.sse import Broker, Subscription, TooManySubscribers
 from otel_memory.analyzer.stats import (
     DROPPED,
@@ -82,13 +84,15 @@ def build_api(
     checks: Checks | None = None,
     gauges: Callable[[], dict[str, tuple[str, float]]] = dict,
     heartbeat_seconds: float = 15.0,
+    silences: Silences | None = None,
 ) -> Api:
     """The application for uvicorn.
 
     ``checks`` are the conditions of readiness; ``gauges`` returns more numbers for ``/metrics`` (name without prefix
-    -> (help, value)).
+    -> (help, value)). ``silences`` are those that the outputs heed; without them silences hold back nothing.
     """
     settings = settings or ApiSettings()
+    silences = Silences() if silences is None else silences
     app = Api(
         title="otel-memory analyzer",
         version=__version__,
@@ -97,9 +101,10 @@ def build_api(
         docs_url=None,  # loads from a CDN
         redoc_url=None,
     )
-    app.broker = Broker(view, heartbeat_seconds=heartbeat_seconds)
+    app.broker = Broker(view, heartbeat_seconds=heartbeat_seconds, silencing=silences.silencing)
     checks = dict(checks or {})
-    app.include_router(_rest(view, reader))
+    app.include_router(_rest(view, reader, silences))
+    app.include_router(silence_routes(silences))
     app.include_router(_service(view, stats, app.broker, checks, datetime.now(UTC)))
     app.include_router(_stream(app.broker))
     app.include_router(_plain(build_registry(stats, view, lambda: _own_gauges(app.broker) | gauges()), checks))
@@ -111,7 +116,7 @@ def build_api(
     return app
 
 
-def _rest(view: View, reader: Reader) -> APIRouter:
+def _rest(view: View, reader: Reader, silences: Silences) -> APIRouter:
     router = APIRouter(prefix="/api/v1", responses=_PROBLEMS)
 
     @router.get("/processes", summary="Processes")
@@ -162,7 +167,12 @@ def _rest(view: View, reader: Reader) -> APIRouter:
 
     @router.get("/alerts", summary="Alerts")
     def alerts(query: Annotated[AlertQuery, Query()]) -> schemas.AlertList:
-        return schemas.AlertList(items=[schemas.AlertModel.of(alert) for alert in view.alerts(query.state)])
+        found = [
+            alert
+            for alert in view.alerts(query.state)
+            if query.service is None or alert.labels.get("service_name") == query.service
+        ]
+        return schemas.AlertList(items=[schemas.AlertModel.of(alert, silences.silencing(alert)) for alert in found])
 
     return router
 
@@ -181,6 +191,7 @@ def _service(view: View, stats: Stats, broker: Broker, checks: Checks, started_a
                 failed=health.failed,
                 abandoned=health.abandoned,
                 pending=health.pending,
+                held=health.held,
                 last_delivered=None if health.last_delivered is None else schemas.moment(health.last_delivered),
                 last_error=health.last_error,
                 busy_since=None if health.busy_since is None else schemas.moment(health.busy_since),

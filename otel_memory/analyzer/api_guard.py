@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 COOKIE: Final = "otel_memory"
 _OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 """What a container's probes ask, which carry no token."""
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _COOKIE_SECONDS: Final = 30 * 24 * 3600
 
 POLICY: Final = (
@@ -72,6 +73,8 @@ class Guard:
                 {"detail": "this address is not known to the analyzer; use http://localhost"},
                 status_code=421,
             )
+        if scope["method"] not in _READING and _comes_from_elsewhere(headers):
+            return JSONResponse({"detail": "another web page may not change anything here"}, status_code=403)
         if self._token is None or scope["path"] in _OPEN_PATHS:
             return None
         given = dict(parse_qsl(scope["query_string"].decode("latin-1")))
@@ -130,6 +133,15 @@ def allowed_hosts(host: str, more: tuple[str, ...] = ()) -> frozenset[str] | Non
         names = {"localhost", "127.0.0.1", "::1", host.strip("[]").lower()}
         return frozenset(names | {host_name(name) for name in more})
     return frozenset(host_name(name) for name in more) or None
+
+
+def _comes_from_elsewhere(headers: Headers) -> bool:
+    """Whether a browser says that a page of another address sends this. Programs say nothing of the kind."""
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is not None and host_name(origin.partition("://")[2]) != host_name(headers.get("host", ""))
 
 
 def _cookie_of(headers: Headers) -> str:

@@ -51,3 +51,4 @@ class AlertQuery(_Parameters):
     """Parameters of the list of alerts."""
 
     state: AlertState | None = Field(None, description="Only alerts in this state.")
+    service: str | None = Field(None, max_length=512, description="Exact service name.")

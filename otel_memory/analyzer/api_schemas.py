@@ -6,6 +6,7 @@ that isn't in the nouns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -185,14 +186,20 @@ class AlertModel(Model):
     process: str = Field(description="Id of the process.")
     starts_at: Time
     ends_at: datetime | None = Field(description="RFC 3339, UTC; null while it is not resolved.")
+    fired_at: datetime | None = Field(
+        None, description="When it began to fire. RFC 3339, UTC; null while it is pending, or where it never did."
+    )
     summary: str
     description: str
     suspects: list[SuspectModel] = Field(description="Best first.")
     labels: dict[str, str]
     annotations: dict[str, str]
+    silenced_by: list[str] = Field(
+        default_factory=list, description="Ids of the silences in force for it: the outputs are not told."
+    )
 
     @classmethod
-    def of(cls, alert: Alert) -> AlertModel:
+    def of(cls, alert: Alert, silenced_by: Sequence[str] = ()) -> AlertModel:
         """The REST form."""
         return cls(
             id=alert.id,
@@ -202,11 +209,13 @@ class AlertModel(Model):
             process=alert.process,
             starts_at=moment(alert.starts_at),
             ends_at=None if alert.ends_at is None else moment(alert.ends_at),
+            fired_at=None if alert.fired_at is None else moment(alert.fired_at),
             summary=alert.summary,
             description=alert.description,
             suspects=[SuspectModel.of(suspect) for suspect in alert.suspects],
             labels=dict(alert.labels),
             annotations=dict(alert.annotations),
+            silenced_by=list(silenced_by),
         )
 
 
@@ -233,6 +242,7 @@ class OutputModel(Model):
     failed: int = Field(description="Tries that failed.")
     abandoned: int = Field(description="Changes given up.")
     pending: int = Field(description="Changes that wait.")
+    held: int = Field(description="Changes that wait for a silence to end.")
     last_delivered: datetime | None = Field(description="RFC 3339, UTC.")
     last_error: str | None
     busy_since: datetime | None = Field(description="When the delivery now under way began. RFC 3339, UTC.")

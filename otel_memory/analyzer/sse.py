@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from fastapi.sse import format_sse_event
@@ -122,8 +122,16 @@ class Subscription:
 class Broker:
     """Subscriptions to one view. ``close`` ends every stream: call it before the HTTP server is stopped."""
 
-    def __init__(self, view: View, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(
+        self,
+        view: View,
+        *,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        silencing: Callable[[Alert], Sequence[str]] = lambda _alert: (),
+    ) -> None:
+        """``silencing`` says which silences are in force for an alert."""
         self._view = view
+        self._silencing = silencing
         self._heartbeat = heartbeat_seconds
         self._run = secrets.token_hex(4)
         self._lock = threading.Lock()
@@ -198,7 +206,9 @@ class Broker:
         parts = []
         for index, item in enumerate(batch.items, start=1):
             event, model = (
-                ("process", ProcessModel.of(item)) if isinstance(item, Assessment) else ("alert", AlertModel.of(item))
+                ("process", ProcessModel.of(item))
+                if isinstance(item, Assessment)
+                else ("alert", AlertModel.of(item, self._silencing(item)))
             )
             last = index == len(batch.items) and batch.generation is not None
             parts.append(

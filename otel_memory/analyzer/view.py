@@ -72,7 +72,9 @@ Listener = Callable[[int, Collection[Assessment], Collection[Alert]], None]
 
 
 class View:
-    """See the module. ``publish`` belongs to one thread at a time, everything else to any."""
+    """See the module. ``publish`` belongs to one thread at a time, everything else to any.
+
+    Listeners are called under the lock: they must not call back."""
 
     MAX_EVENTS: Final = 100
     MAX_ALERTS: Final = 20_000
@@ -119,9 +121,23 @@ class View:
                 del current[alert_id]
                 changed.pop(("alert", alert_id), None)
             self._state = State(generation, processes, current, changed)
-            listeners = self._listeners
-        for listener in listeners:
-            listener(generation, assessments, alerts)
+            # Inside the lock, so that what another thread tells can't overtake it.
+            for listener in self._listeners:
+                listener(generation, assessments, alerts)
+
+    def retell_alerts(self) -> None:
+        """Publishes every alert that is not over once more, as it is: what is said about alerts has changed.
+
+        From any thread.
+        """
+        with self._lock:
+            old = self._state
+            alerts = [alert for alert in old.alerts.values() if alert.state is not AlertState.RESOLVED]
+            generation = old.generation + 1
+            changed = {**old.changed, **{("alert", alert.id): generation for alert in alerts}}
+            self._state = State(generation, old.processes, old.alerts, changed)
+            for listener in self._listeners:
+                listener(generation, (), alerts)
 
     def _excess(self, processes: Mapping[str, Assessment]) -> list[str]:
         excess = len(processes) - self.MAX_PROCESSES
