@@ -46,7 +46,7 @@ def assess(series: ProcessSeries, findings: Findings) -> Assessment | None:
         leak_score=None if shown is None else shown.score,
         trend=Trend.STABLE if shown is None else shown.trend,
         growth_bytes_per_second=None if shown is None else shown.growth_rate,
-        time_to_limit=None if shown is None else _finite(shown.time_to_limit),
+        time_to_limit=None if shown is None else finite(shown.time_to_limit),
         reasons=result.reasons if result is not None and usable else (),
         suspects=findings.suspects,
         leaking_since=None if shown is None else shown.since,
@@ -68,7 +68,7 @@ def silenced(assessment: Assessment, reason: str) -> Assessment:
     )
 
 
-def _finite(time_to_limit: TimeToLimit | None) -> TimeToLimit | None:
+def finite(time_to_limit: TimeToLimit | None) -> TimeToLimit | None:
     """``time_to_limit`` if its figures are numbers; an upper end that is infinite is none."""
     if time_to_limit is None or not (math.isfinite(time_to_limit.estimate) and math.isfinite(time_to_limit.low)):
         return None

@@ -43,6 +43,24 @@ class Judge:
         self._buckets: list[float] = [_NEVER] * len(LEVELS)
         self._life: float | None = None
 
+    @classmethod
+    def resumed(cls, results: Sequence[ScoreResult | None], buckets: Sequence[float], life: float | None) -> Judge:
+        """One that goes on from what another one knew: its ``results``, ``buckets`` and ``life``."""
+        judge = cls()
+        if len(results) == len(buckets) == len(LEVELS):
+            judge.results, judge._buckets, judge._life = list(results), list(buckets), life
+        return judge
+
+    @property
+    def buckets(self) -> list[float]:
+        """Of each resolution the bucket that was scored last (-inf: none)."""
+        return list(self._buckets)
+
+    @property
+    def life(self) -> float | None:
+        """When the present life of the process began (s), as far as that is known."""
+        return self._life
+
     def due(self, series: ProcessSeries) -> list[Due]:
         """What is to be scored now."""
         memory = series.memory

@@ -1,0 +1,1 @@
+"""The analyzer in a consumer group: the log is the state."""
