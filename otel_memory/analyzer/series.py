@@ -324,8 +324,9 @@ class ProcessSeries:
 
     def forget_before(self, time: float) -> None:
         """Let go of all samples older than ``time`` (s, event time): what is judged is then no older."""
-        for owner in (*self._sums.values(), *self._totals()):
-            owner.window.forget_before(time)
+        windows = [owner.window for owner in self._sums.values()] + [total.window for total in self._totals()]
+        for window in windows:
+            window.forget_before(time)
 
     def resume_lives(self, lives: Sequence[float]) -> None:
         """Take over when the process (re)started as it was known elsewhere, oldest first (s since the epoch)."""
