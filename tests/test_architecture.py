@@ -43,6 +43,7 @@ PURE = (
         "attribution_fit",
         "alerting",
         "alert_texts",
+        "matching",
         "roles",
     ),
     *("envelope", "cycles", "shapes", "evidence", "weights", "scoring_reasons", "material"),

@@ -22,6 +22,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from otel_memory.analyzer import api_schemas as schemas
+from otel_memory.analyzer.api_body import BodyLimit
 from otel_memory.analyzer.api_guard import Guard, allowed_hosts
 from otel_memory.analyzer.api_page import Page
 from otel_memory.analyzer.api_query import AlertQuery, LeakQuery, ProcessQuery, SeriesQuery
@@ -112,6 +113,8 @@ def build_api(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(StarletteHTTPException, _refused)
     app.add_exception_handler(StoreError, _unreadable)
+    app.add_middleware(BodyLimit)
+    # Added last, so that it is asked first.
     app.add_middleware(Guard, token=settings.token, hosts=allowed_hosts(settings.host, settings.allowed_hosts))
     return app
 
@@ -341,7 +344,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _unreadable(request: Request, error: Exception) -> Response:
     return JSONResponse(
-        {"detail": "the history can't be read now, see the analyzer's log"},
+        {"detail": "the store can't be used now, see the analyzer's log"},
         status_code=503,
         headers={"Retry-After": "5"},
     )

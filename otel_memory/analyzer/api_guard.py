@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 COOKIE: Final = "otel_memory"
 _OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 """What a container's probes ask, which carry no token."""
-_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
 _COOKIE_SECONDS: Final = 30 * 24 * 3600
 
 POLICY: Final = (
@@ -73,7 +74,7 @@ class Guard:
                 {"detail": "this address is not known to the analyzer; use http://localhost"},
                 status_code=421,
             )
-        if scope["method"] not in _READING and _comes_from_elsewhere(headers):
+        if scope["method"] not in READING and _comes_from_elsewhere(headers):
             return JSONResponse({"detail": "another web page may not change anything here"}, status_code=403)
         if self._token is None or scope["path"] in _OPEN_PATHS:
             return None

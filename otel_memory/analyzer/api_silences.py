@@ -103,10 +103,13 @@ def silence_routes(silences: Silences) -> APIRouter:
     router = APIRouter(
         prefix="/api/v1/silences",
         responses={
+            400: {"model": Problem, "description": "The body is no JSON."},
             401: {"model": Problem, "description": "A token is needed."},
             403: {"model": Problem, "description": "A web page of another address asked."},
+            408: {"model": Problem, "description": "The body did not come in time."},
+            413: {"model": Problem, "description": "The body is larger than 64 KiB."},
             422: {"model": Problem, "description": "A field is not valid; detail says which and why."},
-            503: {"model": Problem, "description": "The store can't be written now; try again later."},
+            503: {"model": Problem, "description": "The store can't be used now; try again later."},
         },
     )
 
