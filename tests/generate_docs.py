@@ -14,6 +14,7 @@ from pathlib import Path
 from otel_memory import names
 from otel_memory.analyzer.config import PREFIX as ANALYZER_PREFIX
 from otel_memory.analyzer.config import Settings as AnalyzerSettings
+from otel_memory.analyzer.suggestion_shapes import SHAPES
 from otel_memory.probe.config import descriptions
 from otel_memory.probe.rules import METRICS, SYNTAX
 from otel_memory.probe.thresholds import BUILT_IN
@@ -170,7 +171,41 @@ def environment_variables() -> Iterator[str]:
         yield "\n".join(textwrap.wrap(f'"""{text}"""', 110, break_long_words=False))
 
 
+def suggestions() -> Iterator[str]:
+    """docs/suggestions.md."""
+    yield "# Suggestions"
+    yield ""
+    yield "Made from the code by `python -m tests.generate_docs`."
+    yield ""
+    yield (
+        "`GET /api/v1/suggestions`, the process view of the page and `otel-memory explain` say what could be done "
+        "about memory that grows: each suggestion is tied to what was measured (a finding of the process itself, a "
+        "diagnostic collection, what its memory consists of, the routes that its growth follows), has a severity and "
+        "the effect to be expected, and leads to one of the shapes below."
+    )
+    yield ""
+    yield (
+        "Severity: `high` where a leaking process meets its limit within a day, or has no limit and the finding is "
+        "sure; `medium` for other leaks; `low` for what is not sure yet, or would only help to see more. The same "
+        "suggestion for several instances of a service is one, with all of them in it."
+    )
+    for shape in SHAPES.values():
+        yield ""
+        yield f"## {shape.name.replace('_', ' ').capitalize()}"
+        yield ""
+        yield f"**{shape.title}.** {shape.what}"
+        yield ""
+        yield f"- See that it is this: {shape.check}"
+        yield f"- Mend: {shape.mend}."
+        if shape.example:
+            yield ""
+            yield "```"
+            yield shape.example
+            yield "```"
+
+
 PAGES = {
+    "docs/suggestions.md": suggestions,
     "docs/settings.md": settings,
     "docs/conventions.md": conventions,
     "docs/events.schema.json": event_schema_page,
