@@ -8,16 +8,15 @@ of the program's code and keeps no object but those that it hands out.
 from __future__ import annotations
 
 import gc
-import io
 import sys
 import time
 from array import array
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Final
 
+from otel_memory.probe import sizes
 from otel_memory.probe.cycle_labels import type_name
 from otel_memory.probe.listing import Interrupted, Listing
 
@@ -32,20 +31,14 @@ TRACKED_SHARE: Final = 0.5
 """Objects that the collector knows for each block of Python's allocator, until a census has counted them."""
 _LOOKED_INTO: Final = 10_000
 _GIVE_WAY_EVERY: Final = 5
-_SAMPLES: Final = 6
+_SAMPLES: Final = 12
 _UNKNOWN_SIZE: Final = 64
 
-_LENGTHS: Final[tuple[tuple[type, Callable[[Any], int], int], ...]] = (
-    (dict, dict.__len__, LEAST_ENTRIES),
-    (list, list.__len__, LEAST_ENTRIES),
-    (set, set.__len__, LEAST_ENTRIES),
-    (deque, deque.__len__, LEAST_ENTRIES),
-    (bytearray, bytearray.__len__, LEAST_BUFFER),
-    (array, array.__len__, LEAST_BUFFER // 8),
-    (io.BytesIO, io.BytesIO.__sizeof__, LEAST_BUFFER),
-    (io.StringIO, io.StringIO.__sizeof__, LEAST_BUFFER),
+_LENGTHS: Final = (
+    *((kind, length, LEAST_ENTRIES) for kind, length in sizes.LENGTHS),
+    *((kind, length, LEAST_BUFFER) for kind, length in sizes.BUFFERS),
 )
-_BUFFERS: Final = (bytearray, array, io.BytesIO, io.StringIO)
+_BUFFERS: Final = tuple(kind for kind, _ in sizes.BUFFERS)
 _SILENT: Final = frozenset(map(id, (dict, bytearray, array)))
 """Types whose objects the collector may not know, found through who refers to them."""
 
@@ -58,7 +51,7 @@ class Grown:
     entries: int
     size: int
     estimated_bytes: int
-    """``entries`` times the mean size of some of them, as far as it can be told cheaply; for ranking only."""
+    """``entries`` times the mean size of the newest of them, with all that only one of them refers to."""
 
     @property
     def what(self) -> str:
@@ -66,8 +59,8 @@ class Grown:
         name = type_name(type(self.container))
         if self.is_buffer:
             return f"{name} (bytes)"
-        items = _some_of(self.container)
-        return f"{name} of {type_name(type(items[-1]))}" if items else name
+        items = sizes.newest(self.container, 1)
+        return f"{name} of {type_name(type(items[0][-1]))}" if items else name
 
     @property
     def is_buffer(self) -> bool:
@@ -176,13 +169,13 @@ def take(
             containers.clear()
             grown.clear()
     counts: Counter[str] = Counter()
-    for kind, count in by_type.items():
-        counts[type_name(kind)] += count
-    found = [Grown(thing, entries, size, _estimate(thing, entries)) for entries, size, thing in grown.values()]
+    for kind, number in by_type.items():
+        counts[type_name(kind)] += number
+    ranked = sorted(grown.values(), key=lambda each: -_rough(each[2], each[0]))[:MAX_GROWN]
+    grown.clear()
+    found = [Grown(thing, entries, size, _bytes_of(thing, entries)) for entries, size, thing in ranked]
     found.sort(key=lambda each: -each.estimated_bytes)
-    return Census(
-        total, blocks, dict(counts), containers, tuple(found[:MAX_GROWN]), pause, clock() - began, gave_up
-    )  # fmt: skip
+    return Census(total, blocks, dict(counts), containers, tuple(found), pause, clock() - began, gave_up)
 
 
 def _none(gave_up: str) -> Census:
@@ -202,44 +195,23 @@ def _too_long(length: int, thing: object) -> bool:
     return length > _LOOKED_INTO or (type(thing) is tuple and len(thing) > _LOOKED_INTO)
 
 
-def _estimate(thing: Any, entries: int) -> int:
+def _rough(thing: Any, entries: int) -> int:
+    """Bytes of the new entries by what one of them takes, without looking far: for a first choice."""
     if issubclass(type(thing), _BUFFERS):
         return entries
-    items = _some_of(thing)
-    if not items:
-        return entries * _UNKNOWN_SIZE
-    parts = 2 if issubclass(type(thing), dict) else 1  # a key and a value for each entry
-    return int(entries * parts * sum(map(_deep_size, items)) / len(items))
+    items = sizes.newest(thing, 1)
+    return entries * sum(map(_near_size, items[0])) if items else entries * _UNKNOWN_SIZE
 
 
-def _some_of(thing: Any) -> list[Any]:
-    """Some of a container's items; of a dict each key before its value. Empty where it changed while it was read."""
-    kind = type(thing)
-    try:
-        if issubclass(kind, dict):
-            return [part for pair in islice(dict.items(thing), _SAMPLES) for part in pair]
-        if issubclass(kind, list):
-            return list(list.__getitem__(thing, slice(-_SAMPLES, None)))
-        if issubclass(kind, deque):
-            return [deque.__getitem__(thing, -1)]
-        return list(islice(set.__iter__(thing), _SAMPLES))
-    except (RuntimeError, IndexError):
-        return []
+def _near_size(thing: object) -> int:
+    """Of a thing and of what it refers to directly."""
+    held = [each for each in gc.get_referents(thing)[:20] if not issubclass(type(each), sizes.SHARED)]
+    return sum(map(sizes.own_size, [thing, *held]))
 
 
-def _deep_size(thing: object) -> int:
-    """Of a thing and of what it refers to directly, types and modules left out."""
-    size = own_size(thing)
-    for held in gc.get_referents(thing)[:20]:
-        if not issubclass(type(held), type) and type(held).__name__ not in ("module", "function", "code"):
-            size += own_size(held)
-    return size
-
-
-def own_size(thing: object) -> int:
-    """Bytes of the object itself. Never by a ``__sizeof__`` of the program's own."""
-    kind = type(thing)
-    if kind.__flags__ & (1 << 9):  # Py_TPFLAGS_HEAPTYPE: made by a class statement
-        base = next((base for base in kind.__mro__ if not base.__flags__ & (1 << 9)), object)
-        return int(base.__sizeof__(thing))  # type: ignore[call-arg]
-    return sys.getsizeof(thing, 64)
+def _bytes_of(thing: Any, entries: int) -> int:
+    """Bytes of the new entries: as many times what the newest take on average, and their room in the container."""
+    if issubclass(type(thing), _BUFFERS):
+        return entries
+    room = sizes.own_size(thing) / max(1, sizes.length(thing) or 1)
+    return int(entries * (sizes.mean_entry(sizes.newest(thing, min(entries, _SAMPLES))) + room))

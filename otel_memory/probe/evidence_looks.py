@@ -19,6 +19,7 @@ from typing import Any, Final
 from otel_memory.probe import burst as bursts
 from otel_memory.probe import census as censuses
 from otel_memory.probe import holders as searches
+from otel_memory.probe import listing
 from otel_memory.probe.burst import Burst
 from otel_memory.probe.census import Census
 from otel_memory.probe.cycle_labels import type_name
@@ -280,8 +281,8 @@ def _newest(type_names: list[str]) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     objects: list[Any] = gc.get_objects()
     while objects and wanted:
-        chunk = objects[-censuses.CHUNK :]
-        del objects[-censuses.CHUNK :]
+        chunk = objects[-listing.CHUNK :]
+        del objects[-listing.CHUNK :]
         for thing in reversed(chunk):
             kind = type(thing)
             if kind not in kinds:
@@ -295,7 +296,7 @@ def _newest(type_names: list[str]) -> list[tuple[str, Any]]:
                     del wanted[known]
         del chunk
     while objects:
-        del objects[-censuses.CHUNK * 10 :]
+        del objects[-listing.CHUNK * 10 :]
     return found
 
 
