@@ -202,6 +202,10 @@ ALERT_GROWTH: Final = "otel_memory.alert.growth"
 ALERT_SCORE: Final = "otel_memory.alert.score"
 ALERT_TIME_TO_LIMIT: Final = "otel_memory.alert.time_to_limit"
 ALERT_SUSPECT: Final = "otel_memory.alert.suspect"
+LEAK_VERDICT: Final = "otel_memory.leak.verdict"
+LEAK_SUSPECT_KIND: Final = "otel_memory.leak.suspect.kind"
+LEAK_SUSPECT_NAME: Final = "otel_memory.leak.suspect.name"
+LEAK_PROCESS_ID: Final = "otel_memory.leak.process.id"
 DIAGNOSTIC_GC_REASON: Final = "otel_memory.diagnostic_gc.reason"
 DIAGNOSTIC_GC_COLLECTED_0: Final = "otel_memory.diagnostic_gc.generation0.collected"
 DIAGNOSTIC_GC_COLLECTED_1: Final = "otel_memory.diagnostic_gc.generation1.collected"
@@ -399,6 +403,12 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         Attribute(ALERT_SCORE, "double", "Leak score (0 to 1) when the state changed."),
         Attribute(ALERT_TIME_TO_LIMIT, "double", "Estimated seconds to the limit when the state changed."),
         Attribute(ALERT_SUSPECT, "string", "First suspect, as kind:name."),
+        Attribute(LEAK_VERDICT, "string", "What the analyzer holds.", ("unknown", "healthy", "watch", "leaking")),
+        Attribute(
+            LEAK_SUSPECT_KIND, "string", "What the suspect is.", ("operation", "route", "package", "type", "site")
+        ),
+        Attribute(LEAK_SUSPECT_NAME, "string", "The suspect."),
+        Attribute(LEAK_PROCESS_ID, "string", "Identity of the process at the analyzer; of the resource."),
         Attribute(
             DIAGNOSTIC_GC_REASON, "string", "Why the diagnostic collection ran.", ("manual", "schedule", "growth")
         ),
@@ -767,6 +777,36 @@ METRICS: Final[dict[str, Metric]] = {
         ),
         Metric(
             EXPORTER_QUEUE_USAGE, "By", "updowncounter", "What waits for Kafka, in memory and in the spool together."
+        ),
+    )
+}
+
+# --- metrics that the analyzer sends of the processes that it judges ---------------------------------------
+ANALYZER_SCOPE: Final = "otel_memory.analyzer"
+"""Name of the instrumentation scope of what the analyzer says of others."""
+LEAK_SCORE: Final = "otel_memory.leak.score"
+LEAK_STATUS: Final = "otel_memory.leak.status"
+LEAK_GROWTH: Final = "otel_memory.leak.growth"
+LEAK_TIME_TO_LIMIT: Final = "otel_memory.leak.time_to_limit"
+LEAK_TIME_TO_LIMIT_LOW: Final = "otel_memory.leak.time_to_limit_low"
+LEAK_SUSPECT_GROWTH: Final = "otel_memory.leak.suspect_growth"
+
+ANALYZER_METRICS: Final[dict[str, Metric]] = {
+    metric.name: metric
+    for metric in (
+        Metric(LEAK_SCORE, "1", "gauge", "How much the memory looks like a leak, 0 to 1."),
+        Metric(
+            LEAK_STATUS, "1", "gauge", "1 for the verdict that the analyzer holds, 0 for the others.", (LEAK_VERDICT,)
+        ),
+        Metric(LEAK_GROWTH, "By/s", "gauge", "How fast the memory grows, its ups and downs aside."),
+        Metric(LEAK_TIME_TO_LIMIT, "s", "gauge", "Estimated time until memory in use reaches the limit."),
+        Metric(LEAK_TIME_TO_LIMIT_LOW, "s", "gauge", "Lower end of the 80 % interval of the time to the limit."),
+        Metric(
+            LEAK_SUSPECT_GROWTH,
+            "By/s",
+            "gauge",
+            "Growth that one of the first suspects explains.",
+            (LEAK_SUSPECT_KIND, LEAK_SUSPECT_NAME),
         ),
     )
 }

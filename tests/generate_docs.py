@@ -125,6 +125,19 @@ def conventions() -> Iterator[str]:
         kind = f"`{metric.unit}` | {metric.kind}"
         yield f"| `{metric.name}` | {kind} | {attributes} | {cell(metric.description)} | {origin} |"
     yield ""
+    yield "## Metrics that the analyzer sends"
+    yield ""
+    yield (
+        "Of each process that it judges, in the scope `otel_memory.analyzer`, with a resource that names that process; "
+        "only where `--scores-otlp-endpoint` is set ([alerts.md](alerts.md#scores-as-metrics))."
+    )
+    yield ""
+    yield "| metric | unit | instrument | attributes | what |"
+    yield "|---|---|---|---|---|"
+    for metric in names.ANALYZER_METRICS.values():
+        attributes = ", ".join(f"`{a}`" for a in metric.attributes) or "-"
+        yield f"| `{metric.name}` | `{metric.unit}` | {metric.kind} | {attributes} | {cell(metric.description)} |"
+    yield ""
     yield "## Attributes of our own"
     yield ""
     yield "| attribute | type | what | values |"

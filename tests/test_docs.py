@@ -30,7 +30,7 @@ def test_every_relative_link_leads_to_a_file(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_only_names_that_exist_are_documented(page: Path) -> None:
-    known = {*names.METRICS, *names.ATTRIBUTES, *names.EVENTS}
+    known = {*names.METRICS, *names.ANALYZER_METRICS, *names.ATTRIBUTES, *names.EVENTS}
     modules = {path.stem for path in (ROOT / "otel_memory").rglob("*.py")} | {
         path.name for path in (ROOT / "otel_memory").rglob("*") if path.is_dir()
     }
@@ -61,10 +61,10 @@ def test_every_verb_stands_in_the_readme() -> None:
 
 def test_names_follow_the_naming_rules() -> None:
     """Semantic conventions: own prefix, lower case, base units, and attributes of events are known ones."""
-    for metric in names.METRICS.values():
+    for metric in (*names.METRICS.values(), *names.ANALYZER_METRICS.values()):
         assert metric.conventional != metric.name.startswith("otel_memory."), metric.name
         assert re.fullmatch(r"[a-z][a-z0-9_.]*", metric.name)
-        assert metric.unit in {"By", "s", "1"} or re.fullmatch(r"\{[a-z_]+\}", metric.unit), metric.unit
+        assert metric.unit in {"By", "s", "1", "By/s"} or re.fullmatch(r"\{[a-z_]+\}", metric.unit), metric.unit
         assert metric.description.endswith(".")
     for event in names.EVENTS.values():
         for name in event.attributes:

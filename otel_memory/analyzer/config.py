@@ -23,7 +23,9 @@ from otel_memory.analyzer.api_guard import is_loopback
 PREFIX: Final = "OTEL_MEMORY_"
 MIB: Final = 1024 * 1024
 MIN_TOKEN: Final = 8
-_SECRET: Final = "token"
+_EVERYWHERE: Final = ("0.0.0.0", "::")
+_SECRETS: Final = frozenset({"token", "alertmanager_token", "webhook_secret", "webhook_urls"})
+"""What no error shows. The path of a webhook's address is a secret at many services."""
 
 
 class SettingsError(Exception):
@@ -69,7 +71,27 @@ def _endpoint(given: str) -> str:
     return given
 
 
+def _address_of(url: str) -> str:
+    """What tells two addresses apart: host, port and path, without user and password."""
+    parts = urlsplit(url)
+    return f"{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}?{parts.query}"
+
+
+def _addresses(given: tuple[str, ...]) -> tuple[str, ...]:
+    told = [_endpoint(url) for url in given]
+    if len({_address_of(url) for url in told}) < len(told):
+        raise ValueError("an address stands there twice")
+    return tuple(told)
+
+
+def _alertmanagers(given: tuple[str, ...]) -> tuple[str, ...]:
+    # As its own documentation gives it, too.
+    return _addresses(tuple(url.rstrip("/").removesuffix("/alerts").removesuffix("/api/v2") for url in given))
+
+
 Bytes = Annotated[ByteSize, Field(ge=1024)]
+Secret = Annotated[SecretStr, AfterValidator(_token)]
+OtlpProtocol = Literal["grpc", "http/protobuf"]
 
 
 class Settings(BaseSettings):
@@ -86,9 +108,7 @@ class Settings(BaseSettings):
     data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
         default_factory=default_data_dir, description="folder of the history and the alerts"
     )
-    token: Annotated[SecretStr, AfterValidator(_token)] | None = Field(
-        None, description="bearer token that every request must carry"
-    )
+    token: Secret | None = Field(None, description="bearer token that every request must carry")
     insecure_no_auth: bool = Field(False, description="allow an address other than loopback without a token")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
         (), description="names by which a reverse proxy asks for the page, with commas between them"
@@ -107,13 +127,37 @@ class Settings(BaseSettings):
     alert_for_seconds: float = Field(
         10.0, ge=0, le=86400, description="how long a leak must hold before its alert fires"
     )
+    alert_cooldown_seconds: float = Field(
+        300.0, ge=0, le=86400, description="how long after its end an alert can't begin again"
+    )
+    page_url: Annotated[str, AfterValidator(_endpoint)] | None = Field(
+        None, description="where people open the page, for links in alerts; default: http://HOST:PORT"
+    )
     console: bool = Field(True, description="print each change of an alert on standard output")
+    console_json: bool = Field(False, description="print it as JSON, one object a line")
     alerts_otlp_endpoint: Annotated[str, AfterValidator(_endpoint)] | None = Field(
         None, description="OTLP endpoint that changes of alerts are sent to as logs"
     )
-    alerts_otlp_protocol: Literal["grpc", "http/protobuf"] = Field(
-        "http/protobuf", description="its protocol: grpc or http/protobuf"
+    alerts_otlp_protocol: OtlpProtocol = Field("http/protobuf", description="its protocol: grpc or http/protobuf")
+    alertmanager_urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_alertmanagers)] = (
+        Field((), description="Prometheus Alertmanagers to tell of alerts, with commas between them: every instance")
     )
+    alertmanager_token: Secret | None = Field(None, description="bearer token for them")
+    alertmanager_repeat_seconds: float = Field(
+        60.0, ge=1, le=240, description="how often they are told again of what fires"
+    )
+    webhook_urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_addresses)] = Field(
+        (), description="addresses that alerts are posted to as JSON, with commas between them"
+    )
+    webhook_secret: Secret | None = Field(None, description="key that the messages are signed with (HMAC-SHA256)")
+    webhook_group_seconds: float = Field(
+        5.0, ge=0, le=3600, description="how long a message waits for other alerts of the same service and version"
+    )
+    scores_otlp_endpoint: Annotated[str, AfterValidator(_endpoint)] | None = Field(
+        None, description="OTLP endpoint that scores, growth and times to the limit are sent to as metrics"
+    )
+    scores_otlp_protocol: OtlpProtocol = Field("http/protobuf", description="its protocol: grpc or http/protobuf")
+    scores_seconds: float = Field(15.0, ge=1, le=3600, description="how often they are sent")
 
     @classmethod
     def settings_customise_sources(
@@ -142,11 +186,15 @@ class Settings(BaseSettings):
         ports = [port for port in (self.http_port, self.otlp_grpc_port, self.otlp_http_port) if port]
         if len(set(ports)) < len(ports):
             raise ValueError("--http-port, --otlp-grpc-port and --otlp-http-port must be different ports")
-        if self.alerts_otlp_endpoint is not None and self._is_own(self.alerts_otlp_endpoint):
-            raise ValueError(
-                f"--alerts-otlp-endpoint {self.alerts_otlp_endpoint} is this analyzer itself; "
-                "name the place that should be told of alerts"
-            )
+        told = {"alerts_otlp_endpoint": self.alerts_otlp_endpoint, "scores_otlp_endpoint": self.scores_otlp_endpoint}
+        for name, endpoint in told.items():
+            if endpoint is not None and self._is_own(endpoint):
+                raise ValueError(
+                    f"{flag_of(name)} {endpoint} is this analyzer itself; name the place that should be told"
+                )
+        for secret, address in (("alertmanager_token", "alertmanager_urls"), ("webhook_secret", "webhook_urls")):
+            if getattr(self, secret) is not None and not getattr(self, address):
+                raise ValueError(f"{flag_of(secret)} is for nobody: name an address with {flag_of(address)}")
         return self
 
     def _is_own(self, endpoint: str) -> bool:
@@ -155,13 +203,27 @@ class Settings(BaseSettings):
         if port not in (self.otlp_grpc_port, self.otlp_http_port, self.http_port):
             return False
         # Bound to every address, or to loopback under any of its names.
-        everywhere = self.host in ("0.0.0.0", "::")
+        everywhere = self.host in _EVERYWHERE
         return host == self.host or (is_loopback(host) and (everywhere or is_loopback(self.host)))
 
     @property
     def token_text(self) -> str | None:
         """The token in clear, for those who compare it."""
-        return None if self.token is None else self.token.get_secret_value()
+        return clear(self.token)
+
+    @property
+    def page_address(self) -> str | None:
+        """Where people open the page, as far as that is known before it listens."""
+        if self.page_url is not None:
+            return self.page_url.rstrip("/")
+        if self.http_port == 0 or self.host in _EVERYWHERE:
+            return None
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.http_port}"
+
+
+def clear(secret: SecretStr | None) -> str | None:
+    """A secret in clear."""
+    return None if secret is None else secret.get_secret_value()
 
 
 def flag_of(name: str) -> str:
@@ -240,7 +302,8 @@ def _explain(error: ValidationError, named: Mapping[str, str]) -> str:
             lines.append(message)
             continue
         name = str(problem["loc"][0])
-        value = "(not shown)" if name == _SECRET else repr(problem["input"])
+        hidden = name in _SECRETS or "@" in str(problem["input"])
+        value = "(not shown)" if hidden else repr(problem["input"])
         lines.append(f"{named.get(name, name)}={value}: {message[0].lower()}{message[1:]}")
     return "\n".join(lines)
 

@@ -61,7 +61,9 @@ class StatsCollector(Collector):
 
     def _outputs(self) -> Iterator[Metric]:
         deliveries = CounterMetricFamily(
-            f"{PREFIX}deliveries", "Alert changes at an output, by outcome.", labels=["output", "outcome"]
+            f"{PREFIX}deliveries",
+            "Deliveries at an output, by outcome: changes of alerts, judgements of processes.",
+            labels=["output", "outcome"],
         )
         pending = GaugeMetricFamily(f"{PREFIX}deliveries_pending", "Alert changes that wait.", labels=["output"])
         held = GaugeMetricFamily(f"{PREFIX}deliveries_held", "Alert changes kept back by silences.", labels=["output"])

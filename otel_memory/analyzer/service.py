@@ -9,24 +9,27 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from otel_memory.analyzer.alerting import AlertingSettings
 from otel_memory.analyzer.api import ApiSettings, build_api
-from otel_memory.analyzer.config import Settings
-from otel_memory.analyzer.model import Decoded
-from otel_memory.analyzer.outputs import otlp
+from otel_memory.analyzer.config import Settings, clear
+from otel_memory.analyzer.model import Alert, Assessment, Decoded
+from otel_memory.analyzer.outputs import otlp, scores
+from otel_memory.analyzer.outputs.alertmanager import AlertmanagerOutput
 from otel_memory.analyzer.outputs.base import AlertChange, Output
 from otel_memory.analyzer.outputs.console import ConsoleOutput
 from otel_memory.analyzer.outputs.dispatcher import Dispatcher
+from otel_memory.analyzer.outputs.webhook import WebhookOutput
 from otel_memory.analyzer.pipeline import Pipeline
 from otel_memory.analyzer.receivers.base import Encoding, Ingest, MalformedPayload, Overloaded, Signal
 from otel_memory.analyzer.receivers.grpc import GrpcReceiver
 from otel_memory.analyzer.receivers.http import HttpReceiver, build_app
 from otel_memory.analyzer.series import SeriesTable
 from otel_memory.analyzer.servers import AsgiServer
+from otel_memory.analyzer.silences import Silences
 from otel_memory.analyzer.stats import REQUESTS, Stats
 from otel_memory.analyzer.store import FILE_NAME, Reader, Store
 from otel_memory.analyzer.view import View
@@ -87,7 +90,22 @@ class Service:
         reader = Reader(store.path)
         self._stops.append(("reader", _in_thread(reader.close)))
 
-        dispatcher = Dispatcher(store.path, self._outputs(), stats)
+        def latest(alert_id: str) -> Alert | None:
+            # Of the state at the time of the question.
+            return view.state.alerts.get(alert_id)
+
+        silences = Silences(store.path)
+        self._stops.append(("silences", _in_thread(silences.stop)))
+        dispatcher = Dispatcher(
+            store.path,
+            self._outputs(),
+            stats,
+            silences=silences,
+            latest=latest,
+        )
+        silences.listen(dispatcher.wake)
+        silences.listen(view.retell_alerts)
+        silences.start()
         dispatcher.start()
         self._stops.append(("outputs", _in_thread(lambda: dispatcher.stop(OUTPUTS_STOP_SECONDS))))
 
@@ -98,7 +116,9 @@ class Service:
             store=store,
             outputs=dispatcher.names,
             on_change=lambda changes, stored: _announce(dispatcher, changes, stored),
-            alerting=AlertingSettings(for_seconds=settings.alert_for_seconds),
+            alerting=AlertingSettings(
+                for_seconds=settings.alert_for_seconds, cooldown_seconds=settings.alert_cooldown_seconds
+            ),
             idle_seconds=settings.idle_seconds,
             max_known=2 * settings.max_processes,
         )
@@ -106,6 +126,7 @@ class Service:
         await asyncio.to_thread(pipeline.restore, time.time())
         worker.start()
         self._stops.append(("worker", _in_thread(lambda: worker.stop(WORKER_STOP_SECONDS))))
+        self._send_scores(view, stats)
         self._stops.append(("servers", self._stop_servers))
 
         receiver = build_app(
@@ -123,6 +144,7 @@ class Service:
             reader,
             stats,
             ApiSettings(host=settings.host, token=settings.token_text, allowed_hosts=settings.allowed_hosts),
+            silences=silences,
             checks={"receivers": self._check_receivers, "worker": self._check_worker, "store": store.writable},
             gauges=lambda: _refused(receiver, grpc),
         )
@@ -144,10 +166,44 @@ class Service:
         settings = self._settings
         outputs: list[Output] = []
         if settings.console:
-            outputs.append(ConsoleOutput(sys.stdout))
+            outputs.append(ConsoleOutput(sys.stdout, json_lines=settings.console_json))
         if settings.alerts_otlp_endpoint:
             outputs.append(otlp.build(settings.alerts_otlp_endpoint, settings.alerts_otlp_protocol))
+        page = settings.page_address
+        outputs += [
+            AlertmanagerOutput(
+                url,
+                page=page,
+                token=clear(settings.alertmanager_token),
+                repeat_seconds=settings.alertmanager_repeat_seconds,
+            )
+            for url in settings.alertmanager_urls
+        ]
+        outputs += [
+            WebhookOutput(
+                url, secret=clear(settings.webhook_secret), page=page, group_seconds=settings.webhook_group_seconds
+            )
+            for url in settings.webhook_urls
+        ]
         return outputs
+
+    def _send_scores(self, view: View, stats: Stats) -> None:
+        settings = self._settings
+        if settings.scores_otlp_endpoint is None:
+            return
+
+        def assessments() -> Collection[Assessment]:
+            return view.state.processes.values()
+
+        exporter = scores.build(
+            settings.scores_otlp_endpoint,
+            settings.scores_otlp_protocol,
+            assessments,
+            stats,
+            interval_seconds=settings.scores_seconds,
+        )
+        exporter.start()
+        self._stops.append(("scores", _in_thread(lambda: exporter.stop(OUTPUTS_STOP_SECONDS))))
 
     def _check_receivers(self) -> str | None:
         return None if self._bound else "are not bound"

@@ -195,6 +195,35 @@ def test_a_process_tells_what_it_consists_of_and_what_it_found() -> None:
     assert len(detail["events"]) == 3
 
 
+def test_suggestions_are_ranked_and_those_of_one_service_are_one(bench: Bench, client: Client) -> None:
+    cache = {
+        "otel_memory.evidence.kind": "python",
+        "otel_memory.evidence.confidence": 1.0,
+        "otel_memory.evidence.holder": ("shop.users.profile (cache of a function)",),
+        "otel_memory.evidence.holder.kind": ("cache",),
+        "otel_memory.evidence.holder.growth": (900,),
+    }
+    leaking = replace(assessment(), verdict=Verdict.LEAKING, growth_bytes_per_second=1000.0, limit_kind="cgroup_v2")
+    ids = [f"{number:016x}" for number in range(3)]
+    instances = [replace(leaking, process=replace(leaking.process, id=id_)) for id_ in ids]
+    other = replace(leaking, process=replace(leaking.process, id="f" * 16, service_name="billing"))
+    events = {id_: [Event("otel_memory.evidence", T0, 13, cache, "grows")] for id_ in ids}
+    bench.view.publish([*instances, other], events=events)
+    items = client.get("/api/v1/suggestions").json()["items"]
+    assert [(one["shape"], one["service_name"], len(one["processes"])) for one in items] == [
+        ("unbounded_cache", leaking.process.service_name, 3),
+        ("unknown_cause", "billing", 1),
+    ]
+    assert items[0]["growth_bytes_per_second"] == 3000.0
+    assert client.get(f"/api/v1/processes/{ids[0]}").json()["suggestions"][0]["subject"] == "shop.users.profile"
+    assert client.get("/api/v1/suggestions", params={"service": "billing"}).json()["items"] == items[1:]
+    assert client.get("/api/v1/suggestions", params={"process": "f" * 16}).json()["items"] == items[1:]
+    assert client.get("/api/v1/suggestions", params={"limit": 1}).json()["items"] == items[:1]
+    grave = client.get("/api/v1/suggestions", params={"severity": "high"}).json()["items"]
+    assert {one["severity"] for one in grave} <= {"high"}
+    assert client.get("/api/v1/suggestions", params={"severity": "grave"}).status_code == 422
+
+
 def test_a_series_is_two_equally_long_lists_with_the_unit(bench: Bench, client: Client) -> None:
     bench.view.publish([assessment()])
     with bench.store.transaction():
@@ -403,7 +432,6 @@ def test_there_is_no_page_that_loads_from_elsewhere(client: Client) -> None:
         ("/api/v1/leaks?threshold=2", 422, "threshold: Input should be less than or equal to 1"),
         ("/api/v1/alerts?state=loud", 422, "state: Input should be 'pending', 'firing' or 'resolved'"),
         ("/api/v1/silences?state=loud", 422, "state: Input should be 'coming', 'active' or 'over'"),
-        ("/api/v1/suggestions", 404, "Not Found"),
     ],
 )
 def test_a_bad_question_is_answered_with_what_is_wrong(

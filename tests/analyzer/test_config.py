@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from otel_memory.analyzer.config import PREFIX, Settings, SettingsError, flag_of, load, parse, variable_of
+from otel_memory.analyzer.config import PREFIX, Settings, SettingsError, clear, flag_of, load, parse, variable_of
 
 TOKEN = "a-token-of-16-ch"
 
@@ -80,9 +80,21 @@ def test_every_setting_has_a_flag_and_a_variable_that_work() -> None:
         "max_processes": 7,
         "idle_seconds": 60.0,
         "alert_for_seconds": 0.0,
+        "alert_cooldown_seconds": 1.0,
+        "page_url": "https://memory.example.org",
         "console": False,
+        "console_json": True,
         "alerts_otlp_endpoint": "https://alerts.example.org",
         "alerts_otlp_protocol": "grpc",
+        "alertmanager_urls": ("http://a.example.org:9093", "http://b.example.org:9093/alertmanager"),
+        "alertmanager_token": TOKEN,
+        "alertmanager_repeat_seconds": 30.0,
+        "webhook_urls": ("https://hooks.example.org/a", "https://hooks.example.org/b"),
+        "webhook_secret": TOKEN,
+        "webhook_group_seconds": 0.0,
+        "scores_otlp_endpoint": "https://metrics.example.org",
+        "scores_otlp_protocol": "grpc",
+        "scores_seconds": 60.0,
     }
     assert given.keys() == Settings.model_fields.keys()
 
@@ -97,7 +109,8 @@ def test_every_setting_has_a_flag_and_a_variable_that_work() -> None:
             argv += [flag_of(name), as_text(value)]
     for settings in (parse(argv, {}), parse((), {variable_of(name): as_text(value) for name, value in given.items()})):
         found = {name: getattr(settings, name) for name in given}
-        found["token"] = settings.token_text
+        for name in ("token", "alertmanager_token", "webhook_secret"):
+            found[name] = clear(found[name])
         assert found == given
 
 
@@ -139,6 +152,10 @@ def test_settings_do_not_change() -> None:
         (("--alerts-otlp-protocol", "kafka"), "--alerts-otlp-protocol='kafka'"),
         (("--alerts-otlp-endpoint", "collector:4318"), "--alerts-otlp-endpoint='collector:4318'"),
         (("--alerts-otlp-endpoint", "http://x:99999"), "--alerts-otlp-endpoint='http://x:99999'"),
+        (("--alertmanager-urls", "alerts:9093"), "--alertmanager-urls='alerts:9093'"),
+        (("--alertmanager-repeat-seconds", "300"), "--alertmanager-repeat-seconds='300'"),
+        (("--page-url", "memory"), "--page-url='memory'"),
+        (("--scores-otlp-endpoint", "collector"), "--scores-otlp-endpoint='collector'"),
         (("--http-port", "4318"), "--http-port, --otlp-grpc-port and --otlp-http-port"),
         (("--queue-bytes", "1MiB"), "--queue-bytes"),
     ],
@@ -242,6 +259,50 @@ def test_alerts_are_not_sent_to_the_analyzer_itself(host: str, endpoint: str) ->
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:5318", "http://collector:4318", "https://127.0.0.1"])
 def test_alerts_may_be_sent_elsewhere(endpoint: str) -> None:
     assert parse(["--alerts-otlp-endpoint", endpoint], {}).alerts_otlp_endpoint == endpoint
+
+
+def test_scores_are_not_sent_to_the_analyzer_itself() -> None:
+    text = wrong("--scores-otlp-endpoint", "http://localhost:4318")
+    assert "--scores-otlp-endpoint http://localhost:4318 is this analyzer itself" in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--webhook-secret", TOKEN), "--webhook-secret is for nobody: name an address with --webhook-urls"),
+        (("--alertmanager-token", TOKEN), "--alertmanager-token is for nobody: name an address with --alertmanager"),
+        (("--webhook-urls", "http://h/a,http://h/a"), "--webhook-urls=(not shown): an address stands there twice"),
+        (("--webhook-secret", "short", "--webhook-urls", "http://h"), "--webhook-secret=(not shown): at least 8"),
+    ],
+)
+def test_what_outputs_need_is_named(argv: tuple[str, ...], said: str) -> None:
+    assert said in wrong(*argv)
+
+
+def test_no_error_shows_a_secret() -> None:
+    hidden = "T0K3N-of-a-hook"
+    assert hidden not in wrong("--webhook-urls", f"hooks.example.org/{hidden}")
+    assert hidden not in wrong("--alertmanager-urls", f"ftp://ann:{hidden}@alerts:9093")
+
+
+def test_an_alertmanager_may_be_named_by_the_address_of_its_interface() -> None:
+    urls = "http://a:9093/api/v2/alerts, http://b:9093/am/api/v2, http://c:9093/"
+    found = parse(["--alertmanager-urls", urls], {}).alertmanager_urls
+    assert found == ("http://a:9093", "http://b:9093/am", "http://c:9093")
+
+
+@pytest.mark.parametrize(
+    ("argv", "address"),
+    [
+        ((), "http://127.0.0.1:8431"),
+        (("--host", "::1"), "http://[::1]:8431"),
+        (("--host", "0.0.0.0", "--insecure-no-auth"), None),
+        (("--http-port", "0"), None),
+        (("--http-port", "0", "--page-url", "https://memory.example.org/"), "https://memory.example.org"),
+    ],
+)
+def test_links_lead_to_where_people_open_the_page(argv: tuple[str, ...], address: str | None) -> None:
+    assert parse(argv, {}).page_address == address
 
 
 def test_the_help_names_every_flag_variable_and_default() -> None:

@@ -41,8 +41,9 @@ class WebhookOutput:
     ) -> None:
         """``page`` is where the analyzer's page is reached."""
         address = urlsplit(url)
-        # Without path and query: they are a secret at many services that take webhooks.
-        self.name: Final = f"webhook {address.netloc.rpartition('@')[2]}"
+        # Path and query are a secret at many services that take webhooks: a digest tells two of one host apart.
+        digest = hashlib.sha256(url.encode()).hexdigest()[:6]
+        self.name: Final = f"webhook {address.netloc.rpartition('@')[2]} {digest}"
         self.group_seconds = group_seconds
         self._secret = secret
         self._page = None if page is None else page.rstrip("/")
