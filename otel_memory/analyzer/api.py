@@ -27,6 +27,7 @@ from otel_memory.analyzer.api_guard import Guard, allowed_hosts
 from otel_memory.analyzer.api_page import Page
 from otel_memory.analyzer.api_query import AlertQuery, LeakQuery, ProcessQuery, SeriesQuery
 from otel_memory.analyzer.api_silences import silence_routes
+from otel_memory.analyzer.api_suggestions import suggestion_routes
 from otel_memory.analyzer.metrics_page import build_registry
 from otel_memory.analyzer.silences import Silences
 from otel_memory.analyzer.sse import Broker, Subscription, TooManySubscribers
@@ -106,6 +107,7 @@ def build_api(
     checks = dict(checks or {})
     app.include_router(_rest(view, reader, silences))
     app.include_router(silence_routes(silences))
+    app.include_router(suggestion_routes(view))
     app.include_router(_service(view, stats, app.broker, checks, datetime.now(UTC)))
     app.include_router(_stream(app.broker))
     app.include_router(_plain(build_registry(stats, view, lambda: _own_gauges(app.broker) | gauges()), checks))

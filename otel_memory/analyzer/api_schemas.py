@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from otel_memory import names
 from otel_memory.analyzer.model import Alert, AlertState, Assessment, Event, Suspect, Trend, Verdict
 from otel_memory.analyzer.roles import Role
+from otel_memory.analyzer.suggestion_shapes import SHAPES
+from otel_memory.analyzer.suggestions import Suggestion, suggest
 
 UNITS: Final[dict[Role, str]] = {
     Role.MEMORY: "By",
@@ -142,6 +144,45 @@ class EventModel(Model):
         return {"time": self.model_dump(mode="json")["time"], "summary": self.body, **found}
 
 
+class SuggestionModel(Model):
+    """What could be done, tied to what was measured."""
+
+    shape: str = Field(description="The known shape of growth that it is; a heading of docs/suggestions.md.")
+    severity: Literal["high", "medium", "low"]
+    service_name: str
+    processes: list[str] = Field(description="Ids of the processes that it holds for, the gravest first.")
+    subject: str = Field(description="What grows, or what it is about.")
+    message: str = Field(description="What was measured, a sentence.")
+    recommendation: str = Field(description="What to do.")
+    expected_effect: str = Field(description="What is to be expected of it.")
+    growth_bytes_per_second: float | None = Field(
+        description="The growth that it is about, of all its processes together, By/s; null where that is not known."
+    )
+    confidence: float = Field(description="0-1.")
+    check: str = Field(description="How a person makes sure that it is this.")
+    example: str = Field(description="Mended code; empty where there is none to show.")
+    link: str = Field(description="Where the guide tells more.")
+
+    @classmethod
+    def of(cls, suggestion: Suggestion) -> SuggestionModel:
+        """The REST form."""
+        return cls(
+            shape=suggestion.shape,
+            severity=suggestion.severity,
+            service_name=suggestion.service_name,
+            processes=list(suggestion.processes),
+            subject=suggestion.subject,
+            message=suggestion.message,
+            recommendation=suggestion.recommendation,
+            expected_effect=suggestion.effect,
+            growth_bytes_per_second=suggestion.growth_bytes_per_second,
+            confidence=suggestion.confidence,
+            check=SHAPES[suggestion.shape].check,
+            example=SHAPES[suggestion.shape].example,
+            link=suggestion.link,
+        )
+
+
 class ProcessDetail(ProcessModel):
     """One process with what is known beyond its judgement."""
 
@@ -149,6 +190,7 @@ class ProcessDetail(ProcessModel):
     evidence: list[dict[str, JsonValue]] = Field(
         description="What the process found of its own growth, newest first: sites, types, who holds them."
     )
+    suggestions: list[SuggestionModel] = Field(description="What could be done, best first.")
     events: list[EventModel] = Field(description="The newest events of the process, newest first.")
 
     @classmethod
@@ -158,6 +200,7 @@ class ProcessDetail(ProcessModel):
             **_process_fields(assessment),
             breakdown=None if assessment.breakdown is None else dict(assessment.breakdown),
             evidence=[EventModel.of(event).finding() for event in events if event.name == names.EVENT_EVIDENCE],
+            suggestions=[SuggestionModel.of(one) for one in suggest(assessment, events)],
             events=[EventModel.of(event) for event in events],
         )
 

@@ -17,7 +17,15 @@ from otel_memory.clients import chart
 from otel_memory.clients.api_client import ApiClient, ClientError, add_arguments
 from otel_memory.clients.leaks import STYLES
 from otel_memory.clients.lookup import find_process
-from otel_memory.clients.replies import Finding, Process, Series, Suspect, read_process, read_series
+from otel_memory.clients.replies import (
+    Finding,
+    Process,
+    Series,
+    Suggestion,
+    Suspect,
+    read_process,
+    read_series,
+)
 from otel_memory.clients.terminal import Terminal, local_moment
 
 CHART_WIDTH: Final = 60
@@ -99,7 +107,7 @@ def story(process: Process, series: Series | None, terminal: Terminal, now: date
         "What it told",
         [Text(f"- {local_moment(e.time, now)}  {e.body or e.name}") for e in process.events[:MAX_EVENTS]],
     )
-    lines += _section("What to look at next", [Text(f"- {step}") for step in next_steps(process)])
+    lines += _section("What to do", [_advice(place, one) for place, one in enumerate(process.suggestions, 1)])
     return lines
 
 
@@ -118,6 +126,16 @@ def _suspect(place: int, suspect: Suspect) -> Text:
         (f"{suspect.kind} {suspect.name}", "bold"),
         f"  {', '.join(figure for figure in figures if figure)}",
         f"\n   {suspect.evidence}" if suspect.evidence else "",
+    )
+
+
+def _advice(place: int, suggestion: Suggestion) -> Text:
+    return Text.assemble(
+        f"{place}. ",
+        (suggestion.message, "bold"),
+        f" ({suggestion.severity})\n   {suggestion.recommendation}.",
+        f"\n   {suggestion.effect}." if suggestion.effect else "",
+        (f"\n   {suggestion.link}", "dim") if suggestion.link else "",
     )
 
 
@@ -208,22 +226,3 @@ def picture(series: Series, terminal: Terminal, now: datetime) -> list[Text]:
         f"{humanize.format_bytes(min(known))} to {humanize.format_bytes(max(known))}"
     )
     return [Text(), Text(chart.draw(values, bars), no_wrap=True), Text(caption, style="dim")]
-
-
-def next_steps(process: Process) -> list[str]:
-    """What a person would look at next."""
-    if process.verdict not in ("leaking", "watch"):
-        return []
-    steps = []
-    if process.suspects:
-        first = process.suspects[0]
-        steps.append(
-            f"Read what {first.kind} {first.name} keeps after it has answered: caches without a bound, "
-            "module-level lists and dictionaries, listeners that are never removed."
-        )
-    else:
-        steps.append("Decorate the operations you suspect with @monitor_memory: then growth can be laid at their door.")
-        steps.append("Instrument the web framework (OTEL_SEMCONV_STABILITY_OPT_IN=http): then routes can be compared.")
-    if not process.limit:
-        steps.append("Set OTEL_PYTHON_MEMORY_LIMIT to its budget: then the time to it can be told.")
-    return steps

@@ -56,6 +56,17 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Suggestion:
+    """What could be done: what was measured, what to do, what is to be expected of it."""
+
+    severity: str
+    message: str
+    recommendation: str
+    effect: str
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """One process as the analyzer judges it. Sizes are bytes, rates By/s; None is "not known"."""
 
@@ -82,6 +93,8 @@ class Process:
     """Parts of the resident memory, the largest first."""
     findings: tuple[Finding, ...] = ()
     """Newest first."""
+    suggestions: tuple[Suggestion, ...] = ()
+    """Best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +135,7 @@ def read_process(document: Json) -> Process:
         events=tuple(_event(_Fields(event)) for event in fields.array("events")),
         breakdown=_breakdown(document),
         findings=tuple(_finding(_Fields(finding)) for finding in fields.array("evidence")),
+        suggestions=tuple(_suggestion(_Fields(one)) for one in fields.array("suggestions")),
     )
 
 
@@ -152,6 +166,16 @@ def _finding(fields: _Fields) -> Finding:
         return tuple(printable(_as_text(one, name)) for one in fields.array(name))
 
     return Finding(fields.text("summary"), texts("site"), texts("holder"), texts("type"), texts("note"))
+
+
+def _suggestion(fields: _Fields) -> Suggestion:
+    return Suggestion(
+        severity=fields.need_text("severity"),
+        message=fields.need_text("message"),
+        recommendation=fields.need_text("recommendation"),
+        effect=fields.text("expected_effect") or "",
+        link=fields.text("link") or "",
+    )
 
 
 def _reach(fields: _Fields) -> Reach | None:

@@ -64,7 +64,23 @@ def detail(**more: Any) -> Json:
         "body": "process.memory.usage grew 20 % in 600 s",
         "attributes": {},
     }
-    return {**process(), "breakdown": None, "evidence": [], "events": [event], **more}
+    suggestion = {
+        "shape": "unbounded_cache",
+        "severity": "high",
+        "service_name": "shop",
+        "processes": ["0123456789abcdef"],
+        "subject": "shop.users.profile",
+        "message": "The cache of shop.users.profile took 900 more entries",
+        "recommendation": "Give the cache a bound",
+        "expected_effect": "Up to 25 MB/min less growth",
+        "growth_bytes_per_second": 412_000.0,
+        "confidence": 0.8,
+        "check": "cache_info() shows maxsize=None",
+        "example": "@functools.lru_cache(maxsize=10_000)",
+        "link": "docs/suggestions.md#unbounded-cache",
+    }
+    known = {"breakdown": None, "evidence": [], "suggestions": [suggestion], "events": [event]}
+    return {**process(), **known, **more}
 
 
 def healthy(**more: Any) -> Json:

@@ -52,6 +52,14 @@ def test_every_field_of_the_analyzers_own_model_is_read() -> None:
     (suspect,) = read.suspects
     assert (suspect.kind, suspect.name, suspect.growth) == ("route", "GET /cart", 383e3)
     assert (suspect.share, suspect.confidence, suspect.evidence) == (0.93, 0.8, "41 calls/s")
+    (advice,) = read.suggestions
+    assert (advice.severity, advice.message, advice.link) == (
+        "high",
+        "41 calls/s",
+        "docs/suggestions.md#per-request",
+    )
+    assert advice.recommendation
+    assert advice.effect
     (told,) = read.events
     assert (told.name, told.time.timestamp(), told.body) == ("otel_memory.threshold.crossed", when, "grew")
 
@@ -93,6 +101,7 @@ def test_a_field_of_a_later_version_is_no_matter() -> None:
         ({"suspects": ["x"]}, "an object"),
         ({"suspects": [{"kind": "route"}]}, "name"),
         ({"events": [{"name": "x"}]}, "time"),
+        ({"suggestions": [{"severity": "high"}]}, "message"),
     ],
 )
 def test_a_field_that_is_wrong_is_named(change: dict[str, Any], name: str) -> None:

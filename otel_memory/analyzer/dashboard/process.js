@@ -5,7 +5,7 @@ import { ABSENT, bytes, clock, duration, growth, interval, percent, seconds } fr
 import { append, chartModel, floorWindow, perSecond } from "./chart_model.js";
 import { headline, instanceOf, limitKindWords, nameOf } from "./judge.js";
 import { eventsOf } from "./events.js";
-import { Breakdown, Events, Evidence, Facts, Reasons, Suspects } from "./process_parts.js";
+import { Breakdown, Events, Evidence, Facts, Reasons, Suggestions, Suspects } from "./process_parts.js";
 import { Component, Failure, Figure, Notice, Verdict, html } from "./ui.js";
 
 const RANGES = [
@@ -275,6 +275,7 @@ export class Process extends Component {
       <div class="columns">
         <div>
           <${Suspects} suspects=${process.suspects ?? []} verdict=${process.verdict} />
+          <${Suggestions} suggestions=${detail?.suggestions} />
           <${Evidence} findings=${detail?.evidence} now=${store.now} />
           <${Reasons} reasons=${process.reasons ?? []} />
         </div>

@@ -45,6 +45,17 @@ export const Evidence = ({ findings, now }) => {
   </section>`;
 };
 
+const SEVERITY_TONES = { high: "critical", medium: "warning", low: "info" };
+
+/** `suggestions`: what could be done, best first. */
+export const Suggestions = ({ suggestions }) => (suggestions?.length ? html`<section class="panel" aria-label="What to do">
+  <h2>What to do</h2>
+  <ol class="suggestions">${suggestions.map((one) => html`<li key=${`${one.shape} ${one.subject}`}>
+    <p class="finding">${one.recommendation}. <span class=${`severity severity-${SEVERITY_TONES[one.severity] ?? "info"}`}>${one.severity}</span></p>
+    <p class="muted">${one.message}. ${one.expected_effect}.</p>
+    <details><summary>Is it this?</summary><p>${one.check}</p>${one.example && html`<pre><code>${one.example}</code></pre>`}<p class="muted">${one.link}</p></details></li>`)}</ol>
+</section>` : null);
+
 export const Reasons = ({ reasons }) => html`<section class="panel" aria-label="Reasons">
   <h2>Why this verdict</h2>
   ${reasons.length ? html`<ul class="reasons">${reasons.map((reason) => html`<li key=${reason}>${reason}</li>`)}</ul>`
