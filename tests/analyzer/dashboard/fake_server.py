@@ -166,7 +166,7 @@ class FakeAnalyzer:
         if item is None:
             return JSONResponse({"detail": "No process has this id."}, 404)
         events = self.events.get(item["id"], [])
-        breakdown, evidence = None, []
+        breakdown, evidence, suggestions = None, [], []
         if item["memory_bytes"]:
             parts = {"python_used": 0.61, "python_free": 0.04, "c_used": 0.18, "file": 0.09, "other": 0.08}
             breakdown = {name: int(item["memory_bytes"] * share) for name, share in parts.items()}
@@ -185,7 +185,21 @@ class FakeAnalyzer:
                     "note": ["threads grew from 12 to 96"],
                 }
             ]
-        return JSONResponse({**item, "events": events, "breakdown": breakdown, "evidence": evidence})
+            suggestions = [
+                {
+                    "shape": "module_container",
+                    "severity": "high",
+                    "subject": "shop.cart.RECENT",
+                    "message": "shop.cart.RECENT, a dict, took 41,000 more entries; allocated at cart.py:41 add_item",
+                    "recommendation": "Bound it (`collections.deque(maxlen=…)`), <b>hostile</b>",
+                    "expected_effect": "About 23 MB/min less growth",
+                    "check": "`len()` of it rises with the requests and never falls.",
+                    "example": "RECENT = collections.deque(maxlen=1_000)",
+                    "link": "docs/suggestions.md#module-container",
+                }
+            ]
+        more = {"events": events, "breakdown": breakdown, "evidence": evidence, "suggestions": suggestions}
+        return JSONResponse({**item, **more})
 
     async def one_series(self, request: Request) -> Response:
         self.series_requests += 1
