@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -79,9 +80,15 @@ class KafkaWriter:
         if not self.options.usable:
             self._why_not = "the settings of Kafka are not valid"
             return
-        # Here, on the thread that sets up the SDK: a fork while another thread imports leaves the child without.
-        importlib.import_module("kafka")
-
+        try:
+            # Here, on the thread that sets up the SDK: a fork while another thread imports leaves the child without.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # some are errors where the application says so
+                importlib.import_module("kafka")
+        except Exception as error:
+            self._why_not = f"kafka-python can't be imported: {error!r}"
+            _logger.error("otel-memory: %s. No %s are sent.", self._why_not, signal)
+            return
         self.sender = shared(self.options)
 
     @property

@@ -3,7 +3,8 @@
 Owns the one producer of a sender. Everything here runs on the sender's own thread, but for ``interrupt``. What
 kafka-python would do by itself and an application must not feel: wait 30 s for a dead broker in the constructor
 (``api_version`` is given), wait 60 s in ``send`` (one), keep records beyond any bound (what is on its way is bounded by
-the window), never recover from one record that is too large (no idempotence), log every attempt (its log lines of our
+the window), never recover from one record that is too large (no idempotence), keep a
+descriptor for each attempt to connect (``kafka_socket``), log every attempt (its log lines of our
 threads are let through only while ours are at level DEBUG), close at exit before the last records come.
 """
 
@@ -78,6 +79,7 @@ class KafkaProducer:
             reconnect_backoff_max_ms=RECONNECT_MAX_MS,
             allow_auto_create_topics=True,
             metrics_enabled=False,
+            proxy_url=_way_to_connect(),
         )
         _our_threads.update(thread.ident for thread in set(threading.enumerate()) - before if thread.ident)
         # At exit it would close before the SDK exports for the last time; the sender closes it.
@@ -187,6 +189,14 @@ class _OurThreads(logging.Filter):
 
 
 _filter: Final = _OurThreads()
+
+
+def _way_to_connect() -> str | None:
+    try:
+        from otel_memory.exporters.kafka_socket import URL
+    except ImportError:
+        return None  # a kafka-python that has no such place any more
+    return URL
 
 
 def _quiet() -> None:

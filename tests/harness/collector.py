@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.harness.net import LOOPBACK, fetch, free_port
@@ -28,9 +28,13 @@ class Collector(Part):
 
     name = "collector"
 
-    def __init__(self, config: Path | str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, config: Path | str, env: Mapping[str, str] | None = None, additions: Sequence[Path] = ()
+    ) -> None:
+        """``additions`` are files that the Collector merges into ``config``."""
         super().__init__()
         self._config = config
+        self._additions = additions
         self._env = dict(env or {})
         self.grpc_port = self.http_port = self.health_port = self.telemetry_port = 0
         self._was_ready = False
@@ -64,7 +68,7 @@ class Collector(Part):
             "TELEMETRY_PORT": str(self.telemetry_port),
             **self._env,
         }
-        return Launch([str(_program()), "--config", str(config)], env)
+        return Launch([str(_program()), *_flags(config, *self._additions)], env)
 
     def ready(self) -> bool:
         fetch(f"http://{LOOPBACK}:{self.health_port}/", timeout_seconds=1.0)
@@ -72,10 +76,14 @@ class Collector(Part):
         return True
 
 
-def validate(config: Path, env: Mapping[str, str]) -> None:
+def _flags(*configs: Path) -> list[str]:
+    return [word for config in configs for word in ("--config", str(config))]
+
+
+def validate(config: Path, env: Mapping[str, str], *additions: Path) -> None:
     """Let the Collector itself check a configuration. Raises `AssertionError` with its words."""
     done = subprocess.run(
-        [str(_program()), "validate", "--config", str(config)],
+        [str(_program()), "validate", *_flags(config, *additions)],
         env=clean_environment(env),
         capture_output=True,
         text=True,
