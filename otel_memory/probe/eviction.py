@@ -216,7 +216,8 @@ def register_evictor(
     ``evictor`` is a function (called with nothing, or, if it has one positional parameter, with the bytes asked for
     or None for "all you can"), a ``functools.lru_cache``/``cache`` or ``cachetools.cached`` function, a ``cachetools``
     cache or another mapping, or any object with ``expire``, ``evict``, ``cull`` or ``clear``. Caches, objects and
-    bound methods are held weakly and leave the registry when they die; plain functions, dicts and lists are held.
+    bound methods are held weakly and leave the registry when they die; what is only called (functions, lambdas,
+    ``functools.partial``) is held, and so is what can't be referred to weakly: dicts, lists, and their methods.
 
     A coroutine function, or an object whose methods are, runs on the event loop on which it was registered.
 

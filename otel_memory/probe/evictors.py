@@ -44,7 +44,7 @@ class Adapter:
     def __init__(self, kind: Kind, target: object, lock: Lock | None) -> None:
         self.kind = kind
         self.lock = lock
-        self._target, self.weak = _hold(target)
+        self._target, self.weak = _hold(kind, target)
         self.is_async = _is_async(kind, target)
         self._wants_bytes = kind == "callable" and _takes_one_argument(target)
 
@@ -154,16 +154,25 @@ def _lock_of(target: object) -> Lock | None:
     return lock if hasattr(lock, "__enter__") else None
 
 
-def _hold(target: object) -> tuple[Callable[[], Any], bool]:
-    """(how to get at it, whether weakly). Plain functions are held: a lambda would be gone at once."""
-    if inspect.isfunction(target) and not hasattr(target, "cache_clear"):
-        return lambda: target, False
+def _hold(kind: Kind, target: Any) -> tuple[Callable[[], Any], bool]:
+    """(how to get at it, whether weakly).
+
+    Caches and objects are held weakly, a bound method by the object that it belongs to. What is only called (a
+    function, a lambda, a ``functools.partial``) is held: nobody else may hold it. So is what can't be referred to
+    weakly.
+    """
     try:
         if inspect.ismethod(target):
             return weakref.WeakMethod(target), True
-        return weakref.ref(target), True
-    except TypeError:  # dict, list and builtin methods can't be referred to weakly
-        return lambda: target, False
+        if inspect.isbuiltin(target) and target.__self__ is not None and not inspect.ismodule(target.__self__):
+            # `entries.clear` of a deque or a set; the method itself is made anew each time it is looked up
+            owner, name = weakref.ref(target.__self__), target.__name__
+            return lambda: getattr(owner(), name, None), True
+        if kind != "callable":
+            return weakref.ref(target), True
+    except TypeError:  # dict, list, instances with __slots__
+        pass
+    return lambda: target, False
 
 
 def _is_async(kind: Kind, target: object) -> bool:

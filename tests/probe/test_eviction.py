@@ -7,7 +7,7 @@ import functools
 import gc
 import os
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -261,6 +261,35 @@ def test_objects_and_methods_are_held_weakly_and_functions_are_kept() -> None:
     assert [each["name"] for each in registered_evictors()] == ["object", "method", "lambda"]
     del hoard, other
     assert [each["name"] for each in registered_evictors()] == ["lambda"]
+
+
+def test_a_method_goes_with_its_object_and_is_kept_where_that_cannot_be_seen() -> None:
+    """``entries.clear`` is made anew each time it is looked up: the method itself is gone at once."""
+    seen: deque[int] = deque([1, 2])
+    tags = {1, 2}
+    rows, lines = [1, 2], {1: 2}
+
+    class Slotted:
+        __slots__ = ("held",)
+
+        def drop(self) -> None:
+            self.held = 0
+
+    slotted = Slotted()
+    slotted.held = 1
+    for name, method in {"seen": seen.clear, "tags": tags.clear, "rows": rows.clear, "lines": lines.clear}.items():
+        register_evictor(name, method)
+    register_evictor("slotted", slotted.drop)
+    register_evictor("partial", functools.partial(rows.append, 7))
+    del method
+    gc.collect()
+    result = evict()
+    assert {each.name: each.outcome for each in result.evictors}.keys() == {
+        *("seen", "tags", "rows", "lines", "slotted", "partial")
+    }
+    assert (len(seen), tags, rows, lines, slotted.held) == (0, set(), [7], {}, 0)
+    del seen, tags, rows, lines, slotted
+    assert [each["name"] for each in registered_evictors()] == ["rows", "lines", "slotted", "partial"]
 
 
 def test_a_name_is_taken_once_but_may_be_replaced_and_given_back() -> None:
