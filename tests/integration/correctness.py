@@ -1,6 +1,7 @@
-"""Runs a program of ``tests/programs/correctness`` under the launcher, with every feature on, and never waits for ever.
+"""Runs a program of ``tests/programs/correctness`` under the launcher, and never waits for ever.
 
-A program that hangs is told to say where each of its threads is (all processes of its group), and then killed.
+A program that hangs is told to say where each of its threads is (in all its processes), and then killed. So is one that
+leaves a process behind.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from otel_memory.analyzer.decode import decode
+from tests.harness import wait_until
 
 BIN = Path(sys.executable).parent
 PROGRAMS = Path(__file__).parents[1] / "programs" / "correctness"
 LAUNCHER = str(BIN / "opentelemetry-instrument")
 SECONDS = 90.0
+LEFT_SECONDS = 15.0
 
 ALL_ON = {
     "OTEL_PYTHON_MEMORY_INTERVAL": "100",
@@ -75,29 +79,56 @@ class Done:
         return [json.loads(line) for line in self.stdout.splitlines()]
 
 
-def run(
-    folder: Path, command: Sequence[str], env: Mapping[str, str], *, seconds: float = SECONDS, **more: Any
-) -> Done:
-    """Run ``command`` in ``folder`` until it ends. AssertionError with the stacks of all its processes if it hangs."""
+def run(folder: Path, command: Sequence[str], env: Mapping[str, str], *, seconds: float = SECONDS, **more: Any) -> Done:
+    """Run ``command`` in ``folder`` until it and all that it started have ended.
+
+    AssertionError with the stacks of all its processes if it hangs, and if one outlives it.
+    """
+    mark = f"OTEL_MEMORY_TEST={uuid.uuid4()}"
     out, err = folder / "stdout", folder / "stderr"
     with out.open("wb") as stdout, err.open("wb") as stderr:
         arguments = {"stdout": stdout, "stderr": stderr, **more}
         program = subprocess.Popen(
-            [*command], cwd=folder, env={**env}, stdin=subprocess.DEVNULL, start_new_session=True, **arguments
+            [*command],
+            cwd=folder,
+            env={**env, **dict([mark.split("=")])},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            **arguments,
         )
         try:
-            program.wait(seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(program.pid, signal.SIGABRT)  # faulthandler writes the stacks
-            program.wait(10)
-            raise AssertionError(f"{command} hangs:\n{out.read_text()}\n{err.read_text()}") from None
-        finally:
             try:
-                os.killpg(program.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+                program.wait(seconds)
+                wait_until(lambda: not marked(mark), timeout_seconds=LEFT_SECONDS, what="all its processes have ended")
+            except (subprocess.TimeoutExpired, TimeoutError) as error:
+                for pid in marked(mark):
+                    _send(pid, signal.SIGABRT)  # faulthandler writes the stacks
+                time.sleep(1)
+                raise AssertionError(f"{command}: {error}:\n{out.read_text()}\n{err.read_text()}") from None
+        finally:
+            for pid in marked(mark):
+                _send(pid, signal.SIGKILL)
             program.wait()
     return Done(program.returncode, out.read_text(), err.read_text())
+
+
+def marked(mark: str) -> list[int]:
+    """The processes whose environment has ``mark``: what a test started, its children, and theirs, adopted or not."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in environ.read_bytes():
+                found.append(int(environ.parent.name))
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+def _send(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
 
 
 def under_launcher(folder: Path, program: str, *arguments: str, python: Sequence[str] = (), **env: str) -> Done:
@@ -107,18 +138,24 @@ def under_launcher(folder: Path, program: str, *arguments: str, python: Sequence
     return run(folder, command, environment(**env))
 
 
-def exported(folder: Path, pid: int | None = None) -> dict[int, dict[str, Any]]:
+def exported(folder: Path) -> dict[int, dict[str, Any]]:
     """What the ``otlp_file`` metrics exporters in ``folder`` wrote: the last value of each metric, by process id.
 
-    ``instance`` is the ``service.instance.id`` it came with; only metrics with one point have a value.
+    ``instance`` is the ``service.instance.id`` it came with; a metric's value is that of its last point.
     """
     found: dict[int, dict[str, Any]] = {}
     for file in folder.glob("otel-memory-metrics*.jsonl"):
         for line in file.read_bytes().splitlines():
-            for payload in decode(line, "metrics", "json").payloads:
-                values = {point.name: point.value for point in payload.points}
-                pids = [p.attributes["process.pid"] for p in payload.points if "process.pid" in p.attributes]
-                if pids:
-                    instance = payload.resource["service.instance.id"]
-                    found.setdefault(int(pids[0]), {}).update(values, instance=instance)
+            for resource in json.loads(line)["resourceMetrics"]:
+                of = {each["key"]: each["value"] for each in resource["resource"]["attributes"]}
+                values: dict[str, Any] = {"instance": of["service.instance.id"]["stringValue"]}
+                pid = None
+                for metric in (metric for scope in resource["scopeMetrics"] for metric in scope["metrics"]):
+                    (data,) = (metric[kind] for kind in ("gauge", "sum", "histogram") if kind in metric)
+                    for point in data["dataPoints"]:
+                        values[metric["name"]] = float(point.get("asInt", point.get("asDouble", point.get("count", 0))))
+                        if metric["name"] == "otel_memory.process.info":
+                            (pid,) = (one["value"] for one in point["attributes"] if one["key"] == "process.pid")
+                if pid is not None:
+                    found.setdefault(int(pid["intValue"]), {}).update(values)
     return found

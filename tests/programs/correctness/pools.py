@@ -1,45 +1,65 @@
-"""Workers of ``multiprocessing`` and ``concurrent.futures`` by every way of starting them."""
+"""Workers of ``multiprocessing`` and ``concurrent.futures`` by each way of starting them, and a storm of short ones."""
 
 import multiprocessing
 import os
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 
+SECONDS = 60
 
-def instrument():
-    """For workers that are not forks: the launcher prepared the first process only."""
-    from opentelemetry.instrumentation.auto_instrumentation import initialize
 
-    initialize()
+def meet(barrier):
+    global both
+    both = barrier
 
 
 def work(megabytes):
+    """Done by both workers at the same time, so that each has one."""
+    both.wait(SECONDS)
     ballast = b"x" * (megabytes * 1_000_000)
-    from otel_memory.probe import lifecycle
-
-    time.sleep(0.8)  # long enough to export
-    if lifecycle.running_probe() is None:
-        return {"pid": os.getpid(), "probe": False}
+    from opentelemetry import metrics
     from own import look
 
-    return {"probe": True, "held": len(ballast), **look("worker", jobs=False)}
+    told = look("worker", jobs=False)
+    metrics.get_meter_provider().force_flush()  # a pool ends its workers by a signal
+    return {"held": len(ballast), **told}
+
+
+def glance(_):
+    from otel_memory.probe import lifecycle
+
+    probe = lifecycle.running_probe()
+    (info,) = probe._parts.process._observe_info()
+    assert probe._ticker._thread.is_alive()
+    return os.getpid(), info.attributes["process.pid"], probe._parts.process.read().rss_bytes
+
+
+def storm(context, children):
+    """A new process for each task, forked from a thread of the pool while the other workers work."""
+    with context.Pool(4, maxtasksperchild=1) as pool:
+        told = pool.map(glance, range(children), chunksize=1)
+    assert len({pid for pid, _, _ in told}) == children
+    assert all(pid == ours and rss > 10_000_000 for pid, ours, rss in told), told
 
 
 if __name__ == "__main__":
     from own import look, say
 
-    method, by_hand = sys.argv[1], sys.argv[2] == "by hand"
+    method = sys.argv[1]
     context = multiprocessing.get_context(method)
-    prepare = {"initializer": instrument} if by_hand else {}
-    with ProcessPoolExecutor(2, mp_context=context, **prepare) as executor:
-        for one in executor.map(work, [20, 120]):
-            say(one)
-    with context.Pool(2, **prepare) as pool:
-        for one in pool.map(work, [20, 120], chunksize=1):
-            say(one)
-    process = context.Process(target=os.getpid)
+    prepare = {"initializer": meet, "initargs": (context.Barrier(2),)}
+    if method == "spawn":
+        with context.Pool(2, **prepare) as pool:
+            told = pool.map(work, [20, 120], chunksize=1)
+    else:
+        with ProcessPoolExecutor(2, mp_context=context, **prepare) as executor:
+            told = list(executor.map(work, [20, 120]))
+    for one in told:
+        say(one)
+    process = context.Process(target=sys.exit, args=(3,))
     process.start()
-    process.join(60)
-    assert process.exitcode == 0
-    say({"probe": True, **look("parent")})
+    process.join(SECONDS)
+    assert process.exitcode == 3, process.exitcode
+    if method == "fork":
+        storm(context, 40)
+    say(look("parent"))
