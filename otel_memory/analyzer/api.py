@@ -23,11 +23,13 @@ from starlette.types import Receive, Scope, Send
 
 from otel_memory.analyzer import api_schemas as schemas
 from otel_memory.analyzer.api_body import BodyLimit
+from otel_memory.analyzer.api_fleet import fleet_routes
 from otel_memory.analyzer.api_guard import Guard, allowed_hosts
 from otel_memory.analyzer.api_page import Page
 from otel_memory.analyzer.api_query import AlertQuery, LeakQuery, ProcessQuery, SeriesQuery
 from otel_memory.analyzer.api_silences import silence_routes
 from otel_memory.analyzer.api_suggestions import suggestion_routes
+from otel_memory.analyzer.kafka.forward import Forwarding
 from otel_memory.analyzer.metrics_page import build_registry
 from otel_memory.analyzer.silences import Silences
 from otel_memory.analyzer.sse import Broker, Subscription, TooManySubscribers
@@ -87,11 +89,13 @@ def build_api(
     gauges: Callable[[], dict[str, tuple[str, float]]] = dict,
     heartbeat_seconds: float = 15.0,
     silences: Silences | None = None,
+    elsewhere: Callable[[str], str | None] | None = None,
 ) -> Api:
     """The application for uvicorn.
 
     ``checks`` are the conditions of readiness; ``gauges`` returns more numbers for ``/metrics`` (name without prefix
     -> (help, value)). ``silences`` are those that the outputs heed; without them silences hold back nothing.
+    ``elsewhere`` gives the address of the analyzer that has a process's history, None where it is this one.
     """
     settings = settings or ApiSettings()
     silences = Silences() if silences is None else silences
@@ -108,6 +112,7 @@ def build_api(
     app.include_router(_rest(view, reader, silences))
     app.include_router(silence_routes(silences))
     app.include_router(suggestion_routes(view))
+    app.include_router(fleet_routes(view))
     app.include_router(_service(view, stats, app.broker, checks, datetime.now(UTC)))
     app.include_router(_stream(app.broker))
     app.include_router(_plain(build_registry(stats, view, lambda: _own_gauges(app.broker) | gauges()), checks))
@@ -116,6 +121,8 @@ def build_api(
     app.add_exception_handler(StarletteHTTPException, _refused)
     app.add_exception_handler(StoreError, _unreadable)
     app.add_middleware(BodyLimit)
+    if elsewhere is not None:
+        app.add_middleware(Forwarding, elsewhere=elsewhere, stats=stats, token=settings.token)
     # Added last, so that it is asked first.
     app.add_middleware(Guard, token=settings.token, hosts=allowed_hosts(settings.host, settings.allowed_hosts))
     return app

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from otel_memory.analyzer import stats as measures
 from otel_memory.analyzer.api import Api, ApiSettings, build_api
 from otel_memory.analyzer.api_schemas import ProcessDetail
-from otel_memory.analyzer.model import AlertState, Event, Trend, Verdict
+from otel_memory.analyzer.model import AlertState, Assessment, Event, Trend, Verdict
 from otel_memory.analyzer.stats import OutputHealth, Stats
 from otel_memory.analyzer.store import Reader, Store
 from otel_memory.analyzer.view import View
@@ -224,6 +224,25 @@ def test_suggestions_are_ranked_and_those_of_one_service_are_one(bench: Bench, c
     assert client.get("/api/v1/suggestions", params={"severity": "grave"}).status_code == 422
 
 
+def test_the_fleet_is_told_by_service(bench: Bench, client: Client) -> None:
+    def instance(number: int, verdict: Verdict, version: str) -> Assessment:
+        known = assessment(number, verdict=verdict)
+        return replace(
+            known,
+            process=replace(known.process, id=f"{number:016x}", service_version=version),
+            first_seen=T0 - 3600,
+            last_seen=T0,
+        )
+
+    old = [instance(n, Verdict.HEALTHY, "1.0") for n in range(10)]
+    new = [instance(n, Verdict.LEAKING, "1.1") for n in range(10, 20)]
+    bench.view.publish([*old, *new])
+    (item,) = client.get("/api/v1/fleet").json()["items"]
+    assert (item["cause"], item["subject"], len(item["leaking"]), item["healthy"]) == ("version", "1.1", 10, 10)
+    assert client.get("/api/v1/fleet", params={"service": "nobody"}).json() == {"items": []}
+    assert client.get("/api/v1/fleet", params={"sort": "x"}).status_code == 422
+
+
 def test_a_series_is_two_equally_long_lists_with_the_unit(bench: Bench, client: Client) -> None:
     bench.view.publish([assessment()])
     with bench.store.transaction():
@@ -398,6 +417,7 @@ def test_the_document_names_every_path_of_this_version(client: Client) -> None:
         "/api/v1/silences",
         "/api/v1/silences/{silence_id}",
         "/api/v1/suggestions",
+        "/api/v1/fleet",
         "/api/v1/stream",
         "/healthz",
         "/readyz",
