@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from otel_memory.probe.instrumentor import MemoryInstrumentor as MemoryInstrumentor
     from otel_memory.probe.live_objects import count_instances as count_instances
     from otel_memory.probe.live_objects import custom_values as custom_values
+    from otel_memory.probe.live_objects import live_counts as live_counts
     from otel_memory.probe.live_objects import register_gauge as register_gauge
     from otel_memory.probe.live_objects import track_class as track_class
     from otel_memory.probe.logs import LOG_DEFAULTS as LOG_DEFAULTS
@@ -130,6 +131,8 @@ __all__ = [
     "DiagnosticRun",
     "memory_breakdown",
     "Breakdown",
+    "capture_evidence",
+    "Evidence",
     "check_memory",
     "MemoryWatchError",
     "ThresholdError",
@@ -139,6 +142,7 @@ __all__ = [
     "track_class",
     "count_instances",
     "custom_values",
+    "live_counts",
     "memory_app",
     "memory_wsgi_app",
     "__version__",
@@ -165,6 +169,7 @@ _HOMES = {
     "track_class": "otel_memory.probe.live_objects",
     "count_instances": "otel_memory.probe.live_objects",
     "custom_values": "otel_memory.probe.live_objects",
+    "live_counts": "otel_memory.probe.live_objects",
     "CollectedMetrics": "otel_memory.probe.monitoring",
     "HealthReport": "otel_memory.probe.health",
     "LOG_DEFAULTS": "otel_memory.probe.logs",

@@ -32,21 +32,28 @@ class Guest(Session):
 APP = """
 import os, time
 import chat
+from opentelemetry import metrics
 
-def phase(seconds=1.5):
-    time.sleep(seconds)
+def phase(sessions):
+    # Until the count is right; then it is exported.
+    from otel_memory.probe import live_objects
+    deadline = time.monotonic() + 60
+    while live_objects.live_counts().get("chat.Session") != sessions:
+        assert time.monotonic() < deadline, live_objects.live_counts()
+        time.sleep(0.02)
+    metrics.get_meter_provider().force_flush()
 
 held = [chat.Session("a") for _ in range(20)] + [chat.Guest("b") for _ in range(5)]
 clients = [chat.requests.Session() for _ in range(3)]
 clients[0].close()
 del clients[2]
-phase()
+phase(25)
 held += [chat.Session("c") for _ in range(100)]
-phase()
+phase(125)
 if os.fork() == 0:
     os.dup2(os.open("child.txt", os.O_CREAT | os.O_WRONLY, 0o600), 1)  # two that write would mix their lines
     held.clear()
-    phase()
+    phase(0)
     os._exit(0)
 os.wait()
 """
