@@ -31,6 +31,8 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Says every request that an exporter sends.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # Tells of every connection.
+    logging.getLogger("kafka").setLevel(logging.WARNING)
     try:
         return asyncio.run(_serve(settings))
     except (StoreError, ReceiverError) as error:
@@ -64,12 +66,18 @@ async def _serve(settings: Settings) -> int:
 def banner(addresses: Addresses, settings: Settings) -> str:
     """What is printed once everything listens."""
     host = f"[{addresses.host}]" if ":" in addresses.host else addresses.host
+    if settings.kafka_bootstrap:
+        incoming = [f"  Kafka      {','.join(settings.kafka_bootstrap)}, group {settings.kafka_group}"]
+    else:
+        incoming = [
+            f"  OTLP/HTTP  http://{host}:{addresses.otlp_http_port}",
+            f"  OTLP/gRPC  http://{host}:{addresses.otlp_grpc_port}",
+        ]
     return "\n".join(
         (
             f"otel-memory {__version__} is ready",
             f"  page       http://{host}:{addresses.page_port}",
-            f"  OTLP/HTTP  http://{host}:{addresses.otlp_http_port}",
-            f"  OTLP/gRPC  http://{host}:{addresses.otlp_grpc_port}",
+            *incoming,
             f"  data       {settings.data_dir}",
         )
     )

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -24,7 +33,7 @@ PREFIX: Final = "OTEL_MEMORY_"
 MIB: Final = 1024 * 1024
 MIN_TOKEN: Final = 8
 _EVERYWHERE: Final = ("0.0.0.0", "::")
-_SECRETS: Final = frozenset({"token", "alertmanager_token", "webhook_secret", "webhook_urls"})
+_SECRETS: Final = frozenset({"token", "alertmanager_token", "webhook_secret", "webhook_urls", "kafka_sasl_password"})
 """What no error shows. The path of a webhook's address is a secret at many services."""
 
 
@@ -87,6 +96,20 @@ def _addresses(given: tuple[str, ...]) -> tuple[str, ...]:
 def _alertmanagers(given: tuple[str, ...]) -> tuple[str, ...]:
     # As its own documentation gives it, too.
     return _addresses(tuple(url.rstrip("/").removesuffix("/alerts").removesuffix("/api/v2") for url in given))
+
+
+def _brokers(given: tuple[str, ...]) -> tuple[str, ...]:
+    for broker in given:
+        host, colon, port = broker.rpartition(":")
+        if not (colon and host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+            raise ValueError("HOST:PORT is expected, several with commas between them")
+    return given
+
+
+def _topic(given: str) -> str:
+    if not (0 < len(given) <= 249 and all(one.isascii() and (one.isalnum() or one in "._-") for one in given)):
+        raise ValueError("at most 249 letters, digits, '.', '_' and '-' are expected")
+    return given
 
 
 Bytes = Annotated[ByteSize, Field(ge=1024)]
@@ -158,6 +181,51 @@ class Settings(BaseSettings):
     )
     scores_otlp_protocol: OtlpProtocol = Field("http/protobuf", description="its protocol: grpc or http/protobuf")
     scores_seconds: float = Field(15.0, ge=1, le=3600, description="how often they are sent")
+    kafka_bootstrap: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_brokers)] = Field(
+        (), description="Kafka brokers as HOST:PORT, with commas between them: judge what is there, no OTLP ports"
+    )
+    kafka_group: Annotated[str, AfterValidator(_topic)] = Field(
+        "otel-memory", description="consumer group of the analyzers that share the work"
+    )
+    kafka_instance: Annotated[str, AfterValidator(_topic)] | None = Field(
+        None, description="this analyzer in its group, the same over restarts; default: HOSTNAME-PORT"
+    )
+    kafka_advertised_url: Annotated[str, AfterValidator(_endpoint)] | None = Field(
+        None, description="where other analyzers read this one's charts; default: http://HOST:PORT"
+    )
+    kafka_metrics_topic: Annotated[str, AfterValidator(_topic)] = Field(
+        "otlp_metrics", description="topic of metrics (otlp_proto)"
+    )
+    kafka_logs_topic: Annotated[str, AfterValidator(_topic)] = Field(
+        "otlp_logs", description="topic of logs (otlp_proto)"
+    )
+    kafka_alerts_topic: Annotated[str, AfterValidator(_topic)] = Field(
+        "memory-alerts", description="topic that changes of alerts are written to"
+    )
+    kafka_assessments_topic: Annotated[str, AfterValidator(_topic)] = Field(
+        "memory-assessments", description="compacted topic of the latest judgements"
+    )
+    kafka_dead_letter_topic: Annotated[str, AfterValidator(_topic)] | None = Field(
+        None, description="topic for records that can't be decoded; without one they are counted and passed"
+    )
+    kafka_create_topics: bool = Field(False, description="make the topics that are not there")
+    kafka_window_seconds: float = Field(
+        21600.0, ge=600, le=604800, description="how far back a process is judged, and the log replayed"
+    )
+    kafka_session_seconds: float = Field(
+        20.0, ge=1, le=1800, description="how long after its last sign of life an analyzer's partitions are taken over"
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+    )
+    kafka_sasl_username: str | None = Field(None, description="user of the login")
+    kafka_sasl_password: SecretStr | None = Field(None, description="its password; better by the variable")
+    kafka_ssl_cafile: FilePath | None = Field(None, description="certificates of the authorities to trust (PEM)")
+    kafka_ssl_certfile: FilePath | None = Field(None, description="this client's own certificate (PEM)")
+    kafka_ssl_keyfile: FilePath | None = Field(None, description="its key (PEM)")
 
     @classmethod
     def settings_customise_sources(
@@ -195,7 +263,25 @@ class Settings(BaseSettings):
         for secret, address in (("alertmanager_token", "alertmanager_urls"), ("webhook_secret", "webhook_urls")):
             if getattr(self, secret) is not None and not getattr(self, address):
                 raise ValueError(f"{flag_of(secret)} is for nobody: name an address with {flag_of(address)}")
+        self._kafka_fits_together()
         return self
+
+    def _kafka_fits_together(self) -> None:
+        login = self.kafka_security_protocol.startswith("SASL")
+        if login and not (self.kafka_sasl_username and self.kafka_sasl_password):
+            raise ValueError(
+                f"--kafka-security-protocol {self.kafka_security_protocol} needs --kafka-sasl-username and "
+                f"{variable_of('kafka_sasl_password')}"
+            )
+        if self.kafka_sasl_username and not login:
+            raise ValueError(
+                f"--kafka-sasl-username is set, but --kafka-security-protocol {self.kafka_security_protocol} "
+                "uses no login"
+            )
+        if self.kafka_ssl_cafile and not self.kafka_security_protocol.endswith("SSL"):
+            raise ValueError(
+                f"--kafka-ssl-cafile is set, but --kafka-security-protocol {self.kafka_security_protocol} uses no TLS"
+            )
 
     def _is_own(self, endpoint: str) -> bool:
         url = urlsplit(endpoint)
@@ -240,10 +326,12 @@ def _is_switch(info: FieldInfo) -> bool:
     return info.annotation is bool
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One flag for each setting."""
+def add_arguments(parser: argparse.ArgumentParser, prefix: str = "") -> None:
+    """One flag for each setting whose name begins with ``prefix``."""
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file of settings ({PREFIX}CONFIG)")
     for name, info in Settings.model_fields.items():
+        if not name.startswith(prefix):
+            continue
         default = info.get_default(call_default_factory=True, validated_data={})
         text = f"{info.description} ({variable_of(name)}; default: {'none' if default in (None, ()) else default})"
         # A % would be taken for a placeholder.

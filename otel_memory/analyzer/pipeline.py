@@ -322,7 +322,8 @@ class Pipeline:
         """Bring the tables' own counts to the page of metrics."""
         totals = {
             "evicted processes": self._table.evicted,
-            "samples past the store's bounds": self._keeper.dropped_samples,
+            # A keeper that several share is counted by the one that has the store.
+            "samples past the store's bounds": 0 if self._store is None else self._keeper.dropped_samples,
             "late points": sum(series.dropped.late for series in self._table),
             "future points": sum(series.dropped.future for series in self._table),
             "invalid points": sum(series.dropped.invalid for series in self._table),

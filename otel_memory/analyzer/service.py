@@ -24,7 +24,7 @@ from otel_memory.analyzer.outputs.console import ConsoleOutput
 from otel_memory.analyzer.outputs.dispatcher import Dispatcher
 from otel_memory.analyzer.outputs.webhook import WebhookOutput
 from otel_memory.analyzer.pipeline import Pipeline
-from otel_memory.analyzer.receivers.base import Encoding, Ingest, MalformedPayload, Overloaded, Signal
+from otel_memory.analyzer.receivers.base import Encoding, Ingest, MalformedPayload, Overloaded, ReceiverError, Signal
 from otel_memory.analyzer.receivers.grpc import GrpcReceiver
 from otel_memory.analyzer.receivers.http import HttpReceiver, build_app
 from otel_memory.analyzer.series import SeriesTable
@@ -51,8 +51,9 @@ class Addresses:
 
     host: str
     page_port: int
-    otlp_http_port: int
-    otlp_grpc_port: int
+    otlp_http_port: int | None
+    otlp_grpc_port: int | None
+    """None where it reads from Kafka."""
 
 
 _Stop = Callable[[], Awaitable[object]]
@@ -108,6 +109,8 @@ class Service:
         silences.start()
         dispatcher.start()
         self._stops.append(("outputs", _in_thread(lambda: dispatcher.stop(OUTPUTS_STOP_SECONDS))))
+        if settings.kafka_bootstrap:
+            return await self._start_kafka(view, store, reader, stats, silences, dispatcher)
 
         pipeline = Pipeline(
             SeriesTable(settings.max_processes),
@@ -126,7 +129,11 @@ class Service:
         await asyncio.to_thread(pipeline.restore, time.time())
         worker.start()
         self._stops.append(("worker", _in_thread(lambda: worker.stop(WORKER_STOP_SECONDS))))
-        self._send_scores(view, stats)
+
+        def assessments() -> Collection[Assessment]:
+            return view.state.processes.values()
+
+        self._send_scores(assessments, stats)
         self._stops.append(("servers", self._stop_servers))
 
         receiver = build_app(
@@ -162,6 +169,40 @@ class Service:
         self._bound = True
         return Addresses(settings.host, ports[0], ports[1], grpc_port)
 
+    async def _start_kafka(
+        self, view: View, store: Store, reader: Reader, stats: Stats, silences: Silences, dispatcher: Dispatcher
+    ) -> Addresses:
+        """The log in the place of receivers and worker."""
+        settings = self._settings
+        try:
+            from otel_memory.analyzer.kafka.mode import KafkaMode
+        except ModuleNotFoundError as error:
+            raise ReceiverError(
+                f"--kafka-bootstrap needs the package {error.name!r}: pip install 'otel-memory[kafka]'"
+            ) from error
+        kafka = KafkaMode(settings, view, stats)
+        await asyncio.to_thread(kafka.check)
+        self._send_scores(kafka.own, stats)
+        self._stops.append(("servers", self._stop_servers))
+        api = build_api(
+            view,
+            reader,
+            stats,
+            ApiSettings(host=settings.host, token=settings.token_text, allowed_hosts=settings.allowed_hosts),
+            silences=silences,
+            checks={**kafka.checks, "store": store.writable},
+            gauges=kafka.gauges,
+            elsewhere=kafka.elsewhere,
+        )
+        page = AsgiServer(api, settings.host, settings.http_port, "--http-port")
+        self._servers.append(("page", page.stop))
+        port = page.bind()
+        await page.start()
+        self._stops.append(("streams", _in_thread(api.broker.close)))
+        kafka.start(port, store, dispatcher.names, lambda changes, stored: _announce(dispatcher, changes, stored))
+        self._stops.append(("kafka", _in_thread(kafka.stop)))
+        return Addresses(settings.host, port, None, None)
+
     def _outputs(self) -> list[Output]:
         settings = self._settings
         outputs: list[Output] = []
@@ -187,14 +228,10 @@ class Service:
         ]
         return outputs
 
-    def _send_scores(self, view: View, stats: Stats) -> None:
+    def _send_scores(self, assessments: Callable[[], Collection[Assessment]], stats: Stats) -> None:
         settings = self._settings
         if settings.scores_otlp_endpoint is None:
             return
-
-        def assessments() -> Collection[Assessment]:
-            return view.state.processes.values()
-
         exporter = scores.build(
             settings.scores_otlp_endpoint,
             settings.scores_otlp_protocol,

@@ -38,8 +38,25 @@ STORE_ERRORS: Final = Measure(
 )
 STORE_BYTES: Final = Measure("store_bytes", "Size of the store's files.", "gauge")
 WORKER_ERRORS: Final = Measure("worker_errors", "Requests that the worker failed on.", "counter")
+KAFKA_RECORDS: Final = Measure(
+    "kafka_records",
+    "Records read from Kafka, by what became of them: taken, replayed (judged before), poison (can't be decoded), "
+    "lost (gone from the log before they were read).",
+    "counter",
+    ("topic", "outcome"),
+)
+KAFKA_TRANSACTIONS: Final = Measure("kafka_transactions", "Transactions, by how they ended.", "counter", ("outcome",))
+KAFKA_REBALANCES: Final = Measure("kafka_rebalances", "Times that partitions were assigned to this worker.", "counter")
+KAFKA_REPLAYS: Final = Measure("kafka_replays", "Partitions that were rebuilt from the log.", "counter")
+KAFKA_FAILURES: Final = Measure("kafka_failures", "Times that a connection to Kafka was begun anew.", "counter")
+KAFKA_FORWARDED: Final = Measure(
+    "kafka_forwarded_reads", "Reads handed on to the worker that has the process, by outcome.", "counter", ("outcome",)
+)
 
-MEASURES: Final = (REQUESTS, POINTS, DROPPED, QUEUE_DEPTH, SCORING, STORE_ERRORS, STORE_BYTES, WORKER_ERRORS)
+MEASURES: Final = (
+    *(REQUESTS, POINTS, DROPPED, QUEUE_DEPTH, SCORING, STORE_ERRORS, STORE_BYTES, WORKER_ERRORS),
+    *(KAFKA_RECORDS, KAFKA_TRANSACTIONS, KAFKA_REBALANCES, KAFKA_REPLAYS, KAFKA_FAILURES, KAFKA_FORWARDED),
+)
 
 
 @dataclass(frozen=True, slots=True)

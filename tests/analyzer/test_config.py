@@ -95,6 +95,25 @@ def test_every_setting_has_a_flag_and_a_variable_that_work() -> None:
         "scores_otlp_endpoint": "https://metrics.example.org",
         "scores_otlp_protocol": "grpc",
         "scores_seconds": 60.0,
+        "kafka_bootstrap": ("kafka-1.example.org:9092", "kafka-2.example.org:9092"),
+        "kafka_group": "memory",
+        "kafka_instance": "analyzer-0",
+        "kafka_advertised_url": "http://analyzer-0.example.org:8431",
+        "kafka_metrics_topic": "a",
+        "kafka_logs_topic": "b",
+        "kafka_alerts_topic": "c",
+        "kafka_assessments_topic": "d",
+        "kafka_dead_letter_topic": "e",
+        "kafka_create_topics": True,
+        "kafka_window_seconds": 3600.0,
+        "kafka_session_seconds": 6.0,
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_sasl_mechanism": "PLAIN",
+        "kafka_sasl_username": "memory",
+        "kafka_sasl_password": TOKEN,
+        "kafka_ssl_cafile": Path(__file__),
+        "kafka_ssl_certfile": Path(__file__),
+        "kafka_ssl_keyfile": Path(__file__),
     }
     assert given.keys() == Settings.model_fields.keys()
 
@@ -109,7 +128,7 @@ def test_every_setting_has_a_flag_and_a_variable_that_work() -> None:
             argv += [flag_of(name), as_text(value)]
     for settings in (parse(argv, {}), parse((), {variable_of(name): as_text(value) for name, value in given.items()})):
         found = {name: getattr(settings, name) for name in given}
-        for name in ("token", "alertmanager_token", "webhook_secret"):
+        for name in ("token", "alertmanager_token", "webhook_secret", "kafka_sasl_password"):
             found[name] = clear(found[name])
         assert found == given
 

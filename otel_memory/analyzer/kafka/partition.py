@@ -23,7 +23,7 @@ from otel_memory.analyzer.keeper import Keeper, Turn
 from otel_memory.analyzer.model import Alert, Assessment, Decoded, Event
 from otel_memory.analyzer.pipeline import Pipeline, _Known
 from otel_memory.analyzer.series import ProcessSeries, SeriesTable
-from otel_memory.analyzer.stats import POINTS, Stats
+from otel_memory.analyzer.stats import DROPPED, POINTS, Stats
 
 _logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ class Partition(Pipeline):
 
     def _drop(self, process_id: str) -> None:
         for kept in (self._known, self._cut, self._alerts):
-            kept.pop(process_id, None)  # type: ignore[attr-defined]
+            kept.pop(process_id, None)
         self._table.remove(process_id)
         self._turn.concluded.pop(process_id, None)
 
@@ -243,8 +243,13 @@ class Partition(Pipeline):
 
     # --- taking over -----------------------------------------------------------------------------------------
 
-    def go_live(self, records: Iterable[AssessmentRecord]) -> None:
-        """End the replay: take over what was committed with the offset up to which the log has been replayed."""
+    def go_live(self, records: Iterable[AssessmentRecord], at: float | None = None) -> None:
+        """End the replay: take over what was committed with the offset up to which the log has been replayed.
+
+        ``at`` is how far the log's time had come there (s).
+        """
+        if at is not None:
+            self.now = max(self.now, at)
         for record in records:
             process_id = record.assessment.process.id
             try:
@@ -278,6 +283,23 @@ class Partition(Pipeline):
             series.resume_lives(state.lives)
         if record.alerts:
             self._alerts[process_id] = {alert.name: alert for alert in record.alerts}
+
+    def happened(self, decoded: Decoded) -> dict[str, list[Event]]:
+        """The events of a record of logs, by process. They are shown, and change no judgement: so it does not matter
+        how the two topics' records come to lie between each other."""
+        found: dict[str, list[Event]] = {}
+        for payload in decoded.payloads:
+            info = identify(payload.resource)
+            if info is None:
+                self._stats.add(DROPPED, len(payload.events), part="unidentified")
+            elif payload.events:
+                found.setdefault(info.id, []).extend(payload.events)
+        return found
+
+    def housekeeping(self) -> None:
+        """About every ten seconds: counts what was dropped."""
+        self._faults_told = 0
+        self._count_dropped()
 
     @property
     def processes(self) -> Collection[str]:

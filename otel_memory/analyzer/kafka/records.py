@@ -23,8 +23,6 @@ FORM: Final = 1
 EVENT_TYPE: Final = "otel_memory.alert.changed"
 SCHEMA: Final = "https://otel-memory.dev/schemas/memory-alerts.schema.json"
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=UTF-8"
-MAX_METADATA: Final = 4096
-"""What the broker keeps beside an offset, by default."""
 
 
 # --- memory-alerts -----------------------------------------------------------------------------------------------
@@ -137,7 +135,7 @@ ASSESSMENT: Final = TypeAdapter(AssessmentRecord)
 @dataclass(frozen=True, slots=True)
 class Mark:
     """What is committed beside an offset: where this group began with the partition, how far time had come (s; None
-    before the first record), and which transaction it was."""
+    before the first record), and which transaction it was, so that two with the same offset can be told apart."""
 
     origin: int
     at: float | None

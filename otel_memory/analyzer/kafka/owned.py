@@ -1,0 +1,119 @@
+"""One partition in the hands of this worker: where it stands in the log, and what of it is not committed yet.
+
+Owns the phases of a partition from its arrival to its first output, and the sum of outcomes between two commits. Talks
+to no broker.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+
+from otel_memory.analyzer.kafka.overlay import Overlay
+from otel_memory.analyzer.kafka.partition import Outcome, Partition
+from otel_memory.analyzer.kafka.records import Mark
+from otel_memory.analyzer.keeper import Turn
+
+
+class Phase(Enum):
+    """``REPLAYING`` what was judged before, ``WAITING`` for the rest of what is taken over, then ``LIVE``."""
+
+    REPLAYING = "replaying"
+    WAITING = "waiting"
+    LIVE = "live"
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """A record that can't be decoded."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one partition has to commit; ``offset`` is the next one to be read."""
+
+    number: int
+    offset: int
+    mark: Mark
+    outcome: Outcome
+    poison: tuple[Poison, ...] = ()
+
+
+@dataclass(slots=True)
+class Owned:
+    """A partition of the metrics topic. ``start`` is where the replay begins, ``target`` the committed offset: what
+    lies before was told already."""
+
+    partition: Partition
+    origin: int
+    start: int
+    target: int
+    mark: Mark | None
+    """Of the offset that is committed, None where none was."""
+    overlay: Overlay | None
+    phase: Phase = Phase.REPLAYING
+    position: int = field(init=False)
+    """The next offset to be read."""
+    committed: int = field(init=False)
+    outcome: Outcome = field(default_factory=Outcome)
+    """Drawn, and not committed yet."""
+    poison: list[Poison] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.position = self.start
+        self.committed = self.target
+
+    @property
+    def number(self) -> int:
+        """Of the partition."""
+        return self.partition.number
+
+    @property
+    def left(self) -> int:
+        """Records that are still to be replayed."""
+        return max(0, self.target - self.position) if self.phase is Phase.REPLAYING else 0
+
+    def goes_on(self, offset: int | None, mark: Mark | None) -> bool:
+        """Whether what is committed now is what this worker committed or found: nobody else has gone on from there."""
+        return mark == self.mark and (mark is None or offset == self.committed)
+
+    def draw(self) -> Turn:
+        """Take the outcome of what was read; what an aborted transaction held stays with it. Returns what is new."""
+        new = self.partition.outcome()
+        kept = self.outcome
+        forget = [one for one in (*kept.forget, *new.forget) if one not in new.records]
+        records = {one: record for one, record in {**kept.records, **new.records}.items() if one not in new.forget}
+        changes = [*kept.turn.changes, *new.turn.changes]
+        self.outcome = Outcome(Turn(changes=changes), records, forget)
+        return new.turn
+
+    def batch(self, transaction: str) -> Batch | None:
+        """What is to be committed now; None where nothing has changed since the last commit."""
+        if self.mark is not None and self.position == self.committed and not self.outcome and not self.poison:
+            return None
+        at = self.partition.now
+        mark = Mark(self.origin, at if math.isfinite(at) else None, transaction)
+        return Batch(self.number, self.position, mark, self.outcome, tuple(self.poison))
+
+    def done(self, batch: Batch) -> None:
+        """``batch`` is committed."""
+        self.mark, self.committed = batch.mark, batch.offset
+        self.outcome = Outcome()
+        self.poison = []
+
+    def go_live(self) -> Turn:
+        """End the replay; returns what it has filled, for the history."""
+        filled = self.partition.touched()
+        records = [] if self.overlay is None else self.overlay.of(self.number)
+        self.partition.go_live(records, None if self.mark is None else self.mark.at)
+        self.phase = Phase.LIVE
+        self.overlay = None
+        return filled
