@@ -177,10 +177,14 @@ EVIDENCE_HOLDER: Final = "otel_memory.evidence.holder"
 EVIDENCE_HOLDER_KIND: Final = "otel_memory.evidence.holder.kind"
 EVIDENCE_HOLDER_CONTAINER: Final = "otel_memory.evidence.holder.container"
 EVIDENCE_HOLDER_GROWTH: Final = "otel_memory.evidence.holder.growth"
+EVIDENCE_HOLDER_SIZE: Final = "otel_memory.evidence.holder.size"
+EVIDENCE_HOLDER_SITE: Final = "otel_memory.evidence.holder.site"
 EVIDENCE_NOTE: Final = "otel_memory.evidence.note"
 EVIDENCE_PYTHON_GROWTH: Final = "otel_memory.evidence.python.growth"
 EVIDENCE_C_GROWTH: Final = "otel_memory.evidence.c.growth"
 EVIDENCE_FREE_GROWTH: Final = "otel_memory.evidence.free.growth"
+EVIDENCE_STACK_GROWTH: Final = "otel_memory.evidence.stack.growth"
+EVIDENCE_MAPPED_GROWTH: Final = "otel_memory.evidence.mapped.growth"
 EVIDENCE_THREAD_GROWTH: Final = "otel_memory.evidence.thread.growth"
 EVIDENCE_FD_GROWTH: Final = "otel_memory.evidence.file_descriptor.growth"
 EVIDENCE_BURST_DURATION: Final = "otel_memory.evidence.burst.duration"
@@ -377,18 +381,35 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         Attribute(EVIDENCE_HOLDER, "string[]", "Who holds what grows: a global, an attribute, a cache, a variable."),
         Attribute(EVIDENCE_HOLDER_KIND, "string[]", "What each holder is: global, class, instance, cache, closure, …"),
         Attribute(EVIDENCE_HOLDER_CONTAINER, "string[]", "Type of the container, or of the objects, that it holds."),
-        Attribute(EVIDENCE_HOLDER_GROWTH, "int[]", "Entries (bytes of a buffer) that came to each; 0 if it is none."),
+        Attribute(
+            EVIDENCE_HOLDER_GROWTH,
+            "int[]",
+            "Entries (of a buffer bytes) that came to each container; objects more of the type where a holder of single "
+            "objects is named.",
+        ),
+        Attribute(
+            EVIDENCE_HOLDER_SIZE,
+            "int[]",
+            "Bytes that came with them: as many times what the newest of them take, with all that only one refers to.",
+        ),
+        Attribute(
+            EVIDENCE_HOLDER_SITE,
+            "string[]",
+            "The line that made most of what came to each container during the burst; empty if none was seen.",
+        ),
         Attribute(EVIDENCE_NOTE, "string[]", "What else was seen: threads, descriptors, the collector's state."),
-        Attribute(EVIDENCE_PYTHON_GROWTH, "double", "By/s of Python memory that stayed, as the burst saw it."),
+        Attribute(EVIDENCE_PYTHON_GROWTH, "double", "By/s by which memory in use in Python's own allocator grew."),
         Attribute(EVIDENCE_C_GROWTH, "double", "By/s by which memory in use in the C allocator grew."),
         Attribute(EVIDENCE_FREE_GROWTH, "double", "By/s by which memory grew that is free and kept by allocators."),
+        Attribute(EVIDENCE_STACK_GROWTH, "double", "By/s by which the stacks of threads grew."),
+        Attribute(EVIDENCE_MAPPED_GROWTH, "double", "By/s by which memory grew that was mapped past both allocators."),
         Attribute(EVIDENCE_THREAD_GROWTH, "int", "Threads more than when the growth was noticed."),
         Attribute(EVIDENCE_FD_GROWTH, "int", "Open file descriptors more than when the growth was noticed."),
         Attribute(EVIDENCE_BURST_DURATION, "double", "Seconds that tracemalloc was on."),
         Attribute(EVIDENCE_CENSUS_DURATION, "double", "Seconds that the censuses took, beside the program."),
         Attribute(EVIDENCE_PAUSE, "double", "Longest time in seconds that looking held the interpreter."),
         Attribute(EVIDENCE_GAVE_UP, "string[]", "Looks that were not made or not finished, and why."),
-        Attribute(EVIDENCE_CONFIDENCE, "double", "Share (0 to 1) of the independent looks that name the same cause."),
+        Attribute(EVIDENCE_CONFIDENCE, "double", "How much of the growth (0 to 1) is explained by what is named."),
         Attribute(EVIDENCE_ROUND, "int", "1 for the first finding of a growth, 2 for the next one of the same growth."),
         Attribute(OBJECT_TYPE, "string", "Class whose instances are counted, those of subclasses among them."),
         Attribute(SESSION_TYPE, "string", "Class of the session.", ("curl_cffi.Session", "curl_cffi.AsyncSession")),
@@ -943,10 +964,14 @@ EVENTS: Final[dict[str, Event]] = {
                 EVIDENCE_HOLDER_KIND,
                 EVIDENCE_HOLDER_CONTAINER,
                 EVIDENCE_HOLDER_GROWTH,
+                EVIDENCE_HOLDER_SIZE,
+                EVIDENCE_HOLDER_SITE,
                 EVIDENCE_NOTE,
                 EVIDENCE_PYTHON_GROWTH,
                 EVIDENCE_C_GROWTH,
                 EVIDENCE_FREE_GROWTH,
+                EVIDENCE_STACK_GROWTH,
+                EVIDENCE_MAPPED_GROWTH,
                 EVIDENCE_THREAD_GROWTH,
                 EVIDENCE_FD_GROWTH,
                 EVIDENCE_BURST_DURATION,
@@ -955,6 +980,13 @@ EVENTS: Final[dict[str, Event]] = {
                 EVIDENCE_GAVE_UP,
                 EVIDENCE_CONFIDENCE,
                 PROCESS_PID,
+            ),
+            optional=(
+                *(EVIDENCE_GROWTH, EVIDENCE_SITE, EVIDENCE_SITE_GROWTH, EVIDENCE_TYPE, EVIDENCE_TYPE_GROWTH),
+                *(EVIDENCE_HOLDER, EVIDENCE_HOLDER_KIND, EVIDENCE_HOLDER_CONTAINER, EVIDENCE_HOLDER_GROWTH),
+                *(EVIDENCE_HOLDER_SIZE, EVIDENCE_HOLDER_SITE, EVIDENCE_NOTE, EVIDENCE_PYTHON_GROWTH),
+                *(EVIDENCE_C_GROWTH, EVIDENCE_FREE_GROWTH, EVIDENCE_STACK_GROWTH, EVIDENCE_MAPPED_GROWTH),
+                *(EVIDENCE_THREAD_GROWTH, EVIDENCE_FD_GROWTH, EVIDENCE_GAVE_UP),
             ),
         ),
         Event(

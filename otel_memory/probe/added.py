@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from otel_memory.probe import sizes
+from otel_memory.probe.listing import Kept
 
 Frames = tuple[tuple[str, int], ...]
 
@@ -35,7 +36,7 @@ class Watched:
     """The growing containers, and how long they were when tracing began."""
 
     def __init__(self, containers: Sequence[Any] = ()) -> None:
-        self._containers = list(containers)
+        self._containers = Kept(containers)
         self.begin()
 
     def __len__(self) -> int:

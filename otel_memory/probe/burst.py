@@ -1,8 +1,10 @@
 """A burst of tracemalloc: which lines of the program allocate what stays.
 
-Tracing begins with nothing known, so whatever it knows at the end was allocated within the burst and is still alive.
-Requests that are under way at that moment are in it too; so each site is looked at twice, and only what came between
-the two looks and lies on top of what was there at the first counts as growth. Shares tracemalloc with everybody else
+A burst is cut into pieces of a fifth of a second with rests between them, so that no request meets a long slow time.
+In each piece tracing begins with nothing known, so whatever it knows at the end was allocated within the piece and is
+still alive. Requests that are under way at that moment are in it too; so each site is looked at twice, and only what
+came between the two looks and lies on top of what was there at the first counts as growth. What came to containers
+that are known to grow (``added.py``) is surer than that, and is told apart. Shares tracemalloc with everybody else
 (``traced.py``), and bounds its own time, memory and pauses.
 """
 
@@ -12,34 +14,42 @@ import gc
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_memory.probe import sites
+from otel_memory.probe.added import Watched
+from otel_memory.probe.listing import HOLD_SECONDS
 from otel_memory.probe.traced import TRACING, SharedTracing
+from otel_memory.probe.tracing_switch import LEAVE_SECONDS, SAFE_TO_STOP
 
 SECONDS_A_TRACE: Final = 0.6e-6
 """Time that one live trace costs while a snapshot holds the interpreter; measured 0.3 µs, with room to spare."""
 BYTES_A_TRACE: Final = 60
-LOOK_EVERY_SECONDS: Final = 0.05
+LOOK_EVERY_SECONDS: Final = 0.02
+PIECE_SECONDS: Final = 0.2
+REST_TIMES: Final = 4.0
+"""After each piece the program has so many times as long to itself."""
+DEEPER_FRAMES: Final = 12
+"""Where the first pieces saw none of the program's own lines, only the library's below them, the others look deeper."""
+_LEAST_REST: Final = 0.0 if SAFE_TO_STOP else LEAVE_SECONDS * 1.2  # until the last piece is quite off
 MAX_SITES: Final = 5
 _LEAST_SHARE: Final = 0.02  # of all growth, that a site must have to be named
 _MOST_YOUNG: Final = 100_000
 
 Frames = tuple[tuple[str, int], ...]
+_Place = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A line of the program whose allocations stay. ``library``: where below it the memory was really asked for."""
+    """A line of the program whose allocations stay."""
 
     path: str
     line: int
     function: str | None
     bytes_per_second: float
-    blocks_per_second: float
-    library: str | None = None
 
     def __str__(self) -> str:
         where = f"{sites.short_path(self.path)}:{self.line}"
@@ -48,7 +58,8 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """What a burst of ``seconds`` found. ``growth`` (By/s) is that of all Python memory that stayed, named or not."""
+    """What a burst found in ``seconds`` of tracing. ``growth`` (By/s) is that of all Python memory that stayed, named
+    or not: of a program that tracing made slower, so rather too little."""
 
     seconds: float
     growth: float
@@ -57,6 +68,8 @@ class Burst:
     ended_early: bool = False
     pause_seconds: float = 0.0
     """The longest time that one look held the interpreter."""
+    added: tuple[tuple[Site, ...], ...] = ()
+    """For each watched container the lines that made what came to it, the most first."""
 
 
 def run(
@@ -64,36 +77,66 @@ def run(
     *,
     frames: int,
     max_pause_seconds: float,
+    watched: Watched | None = None,
+    rest_times: float = REST_TIMES,
     stopping: Callable[[], bool] = lambda: False,
     tracing: SharedTracing = TRACING,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Burst:
-    """Trace for ``seconds`` and name the sites that grew. Blocks the calling thread for that time, and no other.
+    """Trace for ``seconds`` in all and name the sites that grew. Blocks the calling thread, and no other, for
+    ``1 + rest_times`` times as long.
 
-    ``frames`` of each allocation are kept; the first of them that is the program's own is named. The burst ends early
-    where a look would hold the interpreter for more than ``max_pause_seconds``, and when ``stopping()`` says so.
+    ``frames`` of each allocation are kept, ``DEEPER_FRAMES`` where those are all a library's; the first of them that is
+    the program's own is named. A piece ends early
+    where a look would hold the interpreter for more than ``max_pause_seconds``, and the burst when ``stopping()``
+    says so.
     """
-    most = int(max_pause_seconds / SECONDS_A_TRACE)
-    if tracemalloc.is_tracing() and _traces() > most:
+    if tracemalloc.is_tracing() and _traces() > max_pause_seconds / SECONDS_A_TRACE:
+        most = int(max_pause_seconds / SECONDS_A_TRACE)
         return Burst(0.0, 0.0, (), f"tracemalloc is on already and knows more than {most:,} blocks")
-    pauses = [0.0]
-    use = tracing.begin(frames)
-    try:
-        began = clock()
-        before = _look(pauses)  # not empty where somebody else traces
-        early = _wait(began + seconds / 2, most // 2, stopping, sleep, clock)
-        _collect_young()
-        middle_at, middle = clock(), _look(pauses)
-        early = _wait(clock() + (middle_at - began), most, stopping, sleep, clock) or early
-        _collect_young()
-        ended, end = clock(), _look(pauses)
-    finally:
-        tracing.end(use)
-    if stopping() or not end:
-        gave_up = None if end else "tracemalloc was stopped, or nothing was allocated that stayed"
-        return Burst(ended - began, 0.0, (), gave_up, early, max(pauses))
-    return _judge(before, middle, end, middle_at - began, ended - middle_at, early, max(pauses))
+    sums = _Sums(len(watched or ()))
+    most = int(min(max_pause_seconds, HOLD_SECONDS) / SECONDS_A_TRACE)
+    pieces = max(1, round(seconds / PIECE_SECONDS))
+    for number in range(pieces):
+        if frames < DEEPER_FRAMES and not tracemalloc.is_tracing() and not sums.names_own():
+            frames = DEEPER_FRAMES
+            sums.begin_anew()
+        use = tracing.begin(frames)
+        try:
+            _piece(sums, seconds / pieces, most, watched, stopping, sleep, clock)
+        finally:
+            tracing.end(use)
+        if stopping():
+            break
+        if number + 1 < pieces:
+            sleep(max(rest_times * seconds / pieces, _LEAST_REST))
+    return sums.burst(stopping())
+
+
+def _piece(
+    sums: _Sums,
+    seconds: float,
+    most: int,
+    watched: Watched | None,
+    stopping: Callable[[], bool],
+    sleep: Callable[[float], None],
+    clock: Callable[[], float],
+) -> None:
+    if watched is not None:
+        watched.begin()
+    began, known = clock(), _traces()
+    before = _look(sums.pauses)  # not empty where somebody else traces
+    early = _wait(began + seconds / 2, known + most // 2, stopping, sleep, clock)
+    _collect_young()
+    middle_at, middle = clock(), _look(sums.pauses)
+    early = _wait(clock() + (middle_at - began), known + most, stopping, sleep, clock) or early
+    if watched is not None and tracemalloc.is_tracing():
+        sums.add_to_containers(watched.added(), clock() - began)
+    _collect_young()
+    ended, end = clock(), _look(sums.pauses)
+    sums.ended_early |= early
+    sums.add(before, middle, end, middle_at - began, ended - middle_at)
 
 
 def _traces() -> int:
@@ -121,8 +164,8 @@ def _collect_young() -> None:
         gc.collect(1)
 
 
-def _look(pauses: list[float]) -> dict[Frames, tuple[int, int]]:
-    """(bytes, blocks) that are alive, by traceback. Notes in ``pauses`` how long it held the interpreter."""
+def _look(pauses: list[float]) -> dict[Frames, int]:
+    """Bytes that are alive, by traceback. Notes in ``pauses`` how long it held the interpreter."""
     if not tracemalloc.is_tracing():
         return {}
     began = time.thread_time()
@@ -134,64 +177,90 @@ def _look(pauses: list[float]) -> dict[Frames, tuple[int, int]]:
         size, frames = trace[1], trace[2]
         known = sums.get(id(frames))
         if known is None:
-            sums[id(frames)] = [frames, size, 1]
+            sums[id(frames)] = [frames, size]
         else:
             known[1] += size
-            known[2] += 1
-    merged: dict[Frames, tuple[int, int]] = {}
-    for frames, size, count in sums.values():
-        merged[tuple(frames)] = size, count
-    return merged
+    return {tuple(frames): size for frames, size in sums.values()}
 
 
-def _judge(
-    before: dict[Frames, tuple[int, int]],
-    middle: dict[Frames, tuple[int, int]],
-    end: dict[Frames, tuple[int, int]],
-    first_seconds: float,
-    second_seconds: float,
-    early: bool,
-    pause: float,
-) -> Burst:
-    early_bytes: Counter[tuple[str, int]] = Counter()
-    late_bytes: Counter[tuple[str, int]] = Counter()
-    late_blocks: Counter[tuple[str, int]] = Counter()
-    library: dict[tuple[str, int], tuple[int, str]] = {}
-    for frames, (size, count) in end.items():
-        site = _own_site(frames)
-        if site is None:
-            continue
-        before_size, before_count = before.get(frames, (0, 0))
-        middle_size, _ = middle.get(frames, (before_size, before_count))
-        early_bytes[site] += middle_size - before_size
-        late_bytes[site] += size - middle_size
-        late_blocks[site] += count - before_count
-        if frames[0] != site and size > library.get(site, (0, ""))[0]:
-            library[site] = size, f"{sites.short_path(frames[0][0])}:{frames[0][1]}"
-    for frames, (size, _) in middle.items():  # what was there and has gone
-        site = _own_site(frames)
-        if site is not None and frames not in end:
-            early_bytes[site] += size - before.get(frames, (0, 0))[0]
-            late_bytes[site] -= size
-    # What came in both halves grows steadily; what only one half saw may have been under way, and counts half.
-    seconds = first_seconds + second_seconds
-    rates = {
-        site: (late + max(0, min(late, early_bytes[site]))) / 2 / second_seconds
-        for site, late in late_bytes.items()
-        if late > 0 and second_seconds > 0
-    }
+class _Sums:
+    """What all pieces saw, by site."""
+
+    def __init__(self, containers: int = 0) -> None:
+        self.pauses = [0.0]
+        self.seconds = 0.0
+        self.ended_early = self._seen = False
+        self._containers = containers
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what was seen of sites: from now on they are told better."""
+        self._late_seconds = self._added_seconds = 0.0
+        self._early: Counter[_Place] = Counter()
+        self._late: Counter[_Place] = Counter()
+        self._added: list[Counter[_Place]] = [Counter() for _ in range(self._containers)]
+
+    def add(
+        self,
+        before: Mapping[Frames, int],
+        middle: Mapping[Frames, int],
+        end: Mapping[Frames, int],
+        first_seconds: float,
+        second_seconds: float,
+    ) -> None:
+        """One piece: bytes that were alive, by traceback, at its start, in its middle and at its end."""
+        self.seconds += first_seconds + second_seconds
+        self._late_seconds += second_seconds
+        self._seen |= bool(end)
+        for frames in {*middle, *end}:
+            site = _own_site(frames)
+            if site is not None:
+                was, then = before.get(frames, 0), middle.get(frames, 0)
+                self._early[site] += then - was
+                self._late[site] += end.get(frames, 0) - then
+
+    def add_to_containers(self, added: list[Counter[Frames]], seconds: float) -> None:
+        """One piece: bytes by traceback of what came to each container."""
+        self._added_seconds += seconds
+        for sums, found in zip(self._added, added, strict=True):
+            for frames, size in found.items():
+                site = _own_site(frames)
+                if site is not None:
+                    sums[site] += size
+
+    def names_own(self) -> bool:
+        """Whether most of what stays comes from lines of the program itself."""
+        kept = [*filter(None, self._added)] or [+self._late]
+        own = sum(size for sums in kept for (path, _), size in sums.items() if not sites.is_library(path))
+        return own * 2 >= sum(sums.total() for sums in kept)
+
+    def burst(self, stopped: bool) -> Burst:
+        """All of it."""
+        added = tuple(_named(_rates(sums, self._added_seconds)) for sums in self._added)
+        if stopped or not self._seen:
+            gave_up = None if stopped else "tracemalloc was stopped, or nothing was allocated that stayed"
+            return Burst(self.seconds, 0.0, (), gave_up, self.ended_early, max(self.pauses), added)
+        # What came in both halves grows steadily; what only one half saw may have been under way, and counts half.
+        steady = {
+            site: (late + max(0, min(late, self._early[site]))) / 2 for site, late in self._late.items() if late > 0
+        }
+        rates = _rates(steady, self._late_seconds)
+        growth = sum(rates.values())
+        return Burst(self.seconds, growth, _named(rates), None, self.ended_early, max(self.pauses), added)
+
+
+def _rates(sums: Mapping[_Place, float], seconds: float) -> dict[_Place, float]:
+    return {site: size / seconds for site, size in sums.items()} if seconds > 0 else {}
+
+
+def _named(rates: Mapping[_Place, float]) -> tuple[Site, ...]:
     total = sum(rates.values())
     top = sorted(rates, key=lambda site: -rates[site])[:MAX_SITES]
-    named = [
-        Site(
-            path, line, sites.function_at(path, line), rates[path, line],
-            max(0.0, late_blocks[path, line] / seconds),
-            library.get((path, line), (0, None))[1],
-        )
+    return tuple(
+        Site(path, line, sites.function_at(path, line), rates[path, line])
         for path, line in top
         if rates[path, line] >= _LEAST_SHARE * total
-    ]  # fmt: skip
-    return Burst(seconds, total, tuple(named), None, early, pause)
+    )
 
 
 def _own_site(frames: Frames) -> tuple[str, int] | None:

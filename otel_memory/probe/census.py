@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from otel_memory.probe import sizes
 from otel_memory.probe.cycle_labels import type_name
-from otel_memory.probe.listing import Interrupted, Listing
+from otel_memory.probe.listing import Interrupted, Kept, Listing
 
 LEAST_ENTRIES: Final = 16
 LEAST_BUFFER: Final = 64 * 1024
@@ -47,11 +47,17 @@ _SILENT: Final = frozenset(map(id, (dict, bytearray, array)))
 class Grown:
     """A container that has grown by ``entries`` between two censuses (bytes where it is a buffer)."""
 
-    container: Any
+    kept: Kept = field(repr=False)
+    """The container alone."""
     entries: int
     size: int
     estimated_bytes: int
     """``entries`` times the mean size of the newest of them, with all that only one of them refers to."""
+
+    @property
+    def container(self) -> Any:
+        """The container itself; None in the child of a fork."""
+        return self.kept[0] if self.kept else None
 
     @property
     def what(self) -> str:
@@ -173,7 +179,7 @@ def take(
         counts[type_name(kind)] += number
     ranked = sorted(grown.values(), key=lambda each: -_rough(each[2], each[0]))[:MAX_GROWN]
     grown.clear()
-    found = [Grown(thing, entries, size, _bytes_of(thing, entries)) for entries, size, thing in ranked]
+    found = [Grown(Kept([thing]), entries, size, _bytes_of(thing, entries)) for entries, size, thing in ranked]
     found.sort(key=lambda each: -each.estimated_bytes)
     return Census(total, blocks, dict(counts), containers, tuple(found), pause, clock() - began, gave_up)
 

@@ -242,12 +242,14 @@ class Settings:
         "share of the time that tracemalloc may be on while memory grows",
     )
     evidence_burst_seconds: float = _setting(
-        *("evidence_burst", 2.0, forms.interval(0.1, 60), "2000"),
-        "how long one burst of tracemalloc lasts",
+        *("evidence_burst", 1.0, forms.interval(0.1, 60), "1000"),
+        "for how long one burst traces with tracemalloc, all its pieces of a fifth of a second together; between them "
+        "the program has four times as long to itself",
     )
     evidence_frames: int = _setting(
-        *("evidence_frames", 4, forms.whole(1, 25), "4"),
-        "frames of a traceback that a burst keeps, to find the program's own line below a library's; more cost more",
+        *("evidence_frames", 2, forms.whole(1, 25), "2"),
+        "frames of a traceback that a burst keeps, to find the program's own line below a library's; more cost more. "
+        "Where a piece of a burst saw only a library's lines, the next ones keep 12",
     )
     evidence_max_pause_seconds: float = _setting(
         *("evidence_max_pause", 0.05, forms.interval(0.001, 10), "50"),

@@ -6,7 +6,7 @@ Owns the form of the finding, the judgement of its kind, and its wording. Pure: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -17,18 +17,19 @@ Kind = Literal["python", "cycles", "native", "fragmentation", "threads", "mapped
 
 MAX_NAMED: Final = 5
 """Sites, types and holders that are named, each."""
+MORE_THREADS: Final = 5
+"""So many more threads are worth a word."""
 EXPLAINS: Final = 0.3
-"""A look names the cause where it accounts for this share of the growth."""
-_LOOKS: Final = 5
+"""A part of memory names the kind from this share of the growth on."""
 
 _KINDS: Final[dict[Kind, str]] = {
-    "python": "Python objects grow",
-    "cycles": "cycles of Python objects grow and wait for the collector",
-    "native": "memory in the C allocator grows that Python's allocators don't hold",
-    "fragmentation": "free memory grows that the allocators keep",
-    "threads": "threads grow, and their stacks with them",
-    "mapped": "memory grows that was mapped past both allocators",
-    "unknown": "memory grows",
+    "python": "Python objects",
+    "cycles": "cycles of Python objects that wait for the collector",
+    "native": "memory that C code allocated, not Python's allocators",
+    "fragmentation": "free memory that the allocators keep",
+    "threads": "stacks of threads",
+    "mapped": "memory mapped past Python's and the C allocator",
+    "unknown": "what could not be told",
 }
 
 
@@ -50,18 +51,48 @@ class TypeGrowth:
 
 @dataclass(frozen=True, slots=True)
 class HolderGrowth:
-    """Who holds what grew. ``entries``: by how many a container grew (bytes for a buffer); None where single objects
-    of a growing type were followed up. ``estimated_bytes`` ranks, and isn't reported."""
+    """Who holds what grew: ``entries`` (of a buffer bytes) more in a container, or ``entries`` more objects of a type
+    (``single``), some of which were followed up."""
 
     name: str
+    """With its kind in words and what keeps it, as ``holder_names.Holder`` says it."""
     kind: str
     what: str
-    entries: int | None
-    estimated_bytes: float = 0.0
+    """The container and what is in it: ``dict of shop.Cart``; the type of single objects."""
+    entries: int
+    size: int = 0
+    """Bytes that came with them, by the newest of them."""
+    site: str = ""
+    """The line that made most of what came to the container in a burst; empty if none was seen."""
+    single: bool = False
+    own: bool = True
+    """Of the program, not of a library."""
 
-    def __str__(self) -> str:
-        more = f": {self.what}" + ("" if self.entries is None else f", {self.entries:+,}")
-        return self.name + more
+    def sentence(self, seconds: float) -> str:
+        """What it did within ``seconds``, as one would tell a colleague."""
+        name, _, through = self.name.partition(", kept by ")
+        name = name.partition(" (")[0]
+        kept = f" (kept by {through.partition(' (')[0]})" if through else ""
+        within = f"in {human_seconds(seconds)}"
+        about = f" (about {human_bytes(self.size)})" if self.size > 0 else ""
+        made = f"; they are made in {_call(self.site)}" if self.site else ""
+        if self.kind == "cycle":
+            return f"{self.entries:,} more {self.what} objects{about} {within} that only cycles hold{made}"
+        if self.kind == "unknown":
+            name = f"a holder without a name ({name})"
+        elif self.kind == "cache":
+            name = f"the cache of {name}()"
+        if self.single:
+            return f"{name}{kept} holds ever more {self.what} objects: {self.entries:+,}{about} {within}{made}"
+        container = self.what.partition(" of ")[0].removesuffix(" (bytes)").rpartition(".")[2]
+        article = "an" if container[:1].lower() in "aeiou" else "a"
+        by = human_bytes(self.entries) if self.what.endswith("(bytes)") else f"{self.entries:,} entries{about}"
+        return f"{name}{kept}, {article} {container}, grew by {by} {within}{made}"
+
+
+def _call(site: str) -> str:
+    """``shop/cart.py:41 price()`` for ``shop/cart.py:41 price``."""
+    return f"{site}()" if " " in site and not site.endswith(">") else site
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +122,8 @@ class Evidence:
     notes: tuple[str, ...] = ()
     """What grew beside: threads, descriptors; the state of the collector."""
     parts: PartGrowth = PartGrowth()
-    traced_growth: float | None = None
-    """Of all Python memory that stayed, as a burst saw it."""
+    elapsed_seconds: float = 0.0
+    """Between the two looks: what ``types`` and ``holders`` grew, they grew in this time."""
     threads: int | None = None
     descriptors: int | None = None
     """By how many threads and open descriptors grew between the two looks."""
@@ -102,21 +133,25 @@ class Evidence:
     """The longest time that looking held the interpreter in one piece."""
     gave_up: tuple[str, ...] = ()
     confidence: float = 0.0
-    """Share of five independent looks that name the same cause: growth that went on, site, type, holder, parts."""
+    """How much of the growth is explained by what is named: see ``confidence``."""
 
     def summary(self) -> str:
-        """What grows, in one or two sentences."""
-        rate = (
-            "" if self.growth is None else f" by {human_bytes(self.growth)}/s over {human_seconds(self.window_seconds)}"
-        )
-        text = f"Memory grows{rate}: {_KINDS[self.kind]}."
-        firsts = [
-            *(f"allocated at {site.name}" for site in self.sites[:1]),
-            *(f"most new objects {each.name} ({each.objects:+,})" for each in self.types[:1]),
-            *(f"held by {holder.name}" for holder in self.holders[:1]),
-            *self.notes[:2],
-        ]
-        return text + (f" {'; '.join(firsts)[:400]}." if firsts else "")
+        """What grows, in a few sentences."""
+        seconds = human_seconds(self.window_seconds)
+        rate = "Memory grew" if self.growth is None else f"Memory grew by {human_bytes(self.growth)}/s for {seconds}"
+        said = [f"{rate}, mostly {_KINDS[self.kind]}" if self.kind != "unknown" else rate]
+        if self.holders and (self.holders[0].kind != "unknown" or not self.sites):
+            said.append(self.holders[0].sentence(self.elapsed_seconds))
+            if self.sites and not self.holders[0].site and self.kind != "native":
+                said.append(f"What stays is mostly allocated in {_call(self.sites[0].name)}")
+        elif self.sites:
+            said.append(f"What stays is mostly allocated in {_call(self.sites[0].name)}")
+        elif self.types:
+            said.append(f"There are {self.types[0].objects:,} more {self.types[0].name} objects")
+        elif self.kind == "unknown":
+            said.append("No look found out what it is")
+        said += self.notes[:2]
+        return ". ".join(("T" + each[1:] if each.startswith("the ") else each)[:400] for each in said) + "."
 
     def attributes(self) -> dict[str, str | bool | int | float | Sequence[str] | Sequence[int] | Sequence[float]]:
         """As an event bears it: flat, lists that belong together of equal length."""
@@ -131,11 +166,15 @@ class Evidence:
             names.EVIDENCE_HOLDER: [holder.name for holder in self.holders],
             names.EVIDENCE_HOLDER_KIND: [holder.kind for holder in self.holders],
             names.EVIDENCE_HOLDER_CONTAINER: [holder.what for holder in self.holders],
-            names.EVIDENCE_HOLDER_GROWTH: [holder.entries or 0 for holder in self.holders],
+            names.EVIDENCE_HOLDER_GROWTH: [holder.entries for holder in self.holders],
+            names.EVIDENCE_HOLDER_SIZE: [holder.size for holder in self.holders],
+            names.EVIDENCE_HOLDER_SITE: [holder.site for holder in self.holders],
             names.EVIDENCE_NOTE: list(self.notes),
-            names.EVIDENCE_PYTHON_GROWTH: self.traced_growth,
+            names.EVIDENCE_PYTHON_GROWTH: self.parts.python_used,
             names.EVIDENCE_C_GROWTH: self.parts.c_used,
             names.EVIDENCE_FREE_GROWTH: _sum(self.parts.c_free, self.parts.python_free),
+            names.EVIDENCE_STACK_GROWTH: self.parts.stack,
+            names.EVIDENCE_MAPPED_GROWTH: self.parts.other,
             names.EVIDENCE_THREAD_GROWTH: self.threads,
             names.EVIDENCE_FD_GROWTH: self.descriptors,
             names.EVIDENCE_BURST_DURATION: self.burst_seconds,
@@ -159,55 +198,65 @@ def judge_kind(
     holders: Sequence[HolderGrowth],
     threads: int | None,
     elapsed: float,
-    sites: Sequence[SiteGrowth] = (),
 ) -> Kind:
-    """What kind of growth this is, from what was measured of it.
+    """What kind of growth this is: the part of memory that grew most, if it accounts for ``EXPLAINS`` of it.
 
-    Python's memory is known best from a burst (``traced``); without one, from its blocks and from what the growing
-    containers hold. Of the rest, the part of resident memory that grew most.
+    Python's share is the largest that one measure proves: its allocator's own count (which doesn't know blocks above
+    512 bytes), what came to the holders, what stayed in a burst (``traced``; of a program made slower). What of the C
+    allocator's growth Python doesn't account for is native.
     """
-    least = EXPLAINS * (growth if growth is not None and growth > 0 else 0.0)
-    held = sum(holder.estimated_bytes for holder in holders if holder.entries is not None) / max(elapsed, 1e-9)
-    python = (traced if traced is not None else max(parts.python_used or 0.0, held)) if least else (traced or held)
-    if threads is not None and threads >= 5 and (parts.stack or 0.0) >= max(least, python):
-        return "threads"
-    if python > 0 and python >= least:
-        return "cycles" if holders and holders[0].kind == "cycle" else "python"
-    others: dict[Kind, float] = {
-        "native": parts.c_used or 0.0,
+    held = max((holder.size for holder in holders), default=0) / max(elapsed, 1e-9)
+    in_arenas = max(parts.python_used or 0.0, 0.0)
+    python = max(in_arenas, held, traced or 0.0)
+    rates: dict[Kind, float] = {
+        "python": python,
+        "native": (parts.c_used or 0.0) - (python - in_arenas),
         "fragmentation": (parts.c_free or 0.0) + (parts.python_free or 0.0),
-        "threads": parts.stack or 0.0,
+        "threads": (parts.stack or 0.0) if threads is not None and threads >= MORE_THREADS else 0.0,
         "mapped": parts.other or 0.0,
     }
-    kind = max(others, key=lambda each: others[each])
-    return kind if others[kind] > max(0.0, least) else "unknown"
+    kind = max(rates, key=lambda each: rates[each])
+    if rates[kind] <= 0 or rates[kind] < EXPLAINS * max(growth or 0.0, 0.0):
+        return "unknown"
+    return "cycles" if kind == "python" and holders and holders[0].kind == "cycle" else kind
 
 
 def confidence(
     kind: Kind,
     growth: float | None,
-    went_on: bool,
+    elapsed: float,
     sites: Sequence[SiteGrowth],
-    types: Sequence[TypeGrowth],
     holders: Sequence[HolderGrowth],
     parts: PartGrowth,
+    went_on: bool = True,
 ) -> float:
-    """The share of the looks that speak for the kind."""
-    least = EXPLAINS * (growth or 0.0)
-    of_kind: Mapping[Kind, float | None] = {
-        "python": _sum(parts.python_used, parts.c_used),
-        "cycles": _sum(parts.python_used, parts.c_used),
+    """How much of the growth is explained, 0 to 1.
+
+    Of Python objects: six tenths times the share of the growth that the first holder's measured growth accounts for,
+    three tenths times the share of the kind's part of memory, one tenth for a line that made them. Of anything else
+    the share of the kind's part, times 0.9 where the kind says it all (free memory, stacks) and 0.5 where it doesn't
+    say who; with a tenth for a container that grew along. Half of that where the growth didn't go on.
+    """
+    if kind == "unknown" or growth is None or growth <= 0:
+        return 0.0
+    of_kind = {
         "native": parts.c_used,
         "fragmentation": _sum(parts.c_free, parts.python_free),
         "threads": parts.stack,
         "mapped": parts.other,
-    }
-    held_in_python = kind in ("python", "cycles")
-    looks = (
-        went_on,
-        bool(sites) and sites[0].bytes_per_second >= least if held_in_python else not sites or kind != "unknown",
-        bool(types) or not held_in_python,
-        bool(holders) or not held_in_python,
-        (of_kind.get(kind) or 0.0) > least,
-    )
-    return sum(looks) / _LOOKS
+    }.get(kind, _sum(parts.python_used, parts.c_used))
+    share = _share(of_kind, growth)
+    if kind in ("python", "cycles"):
+        named = [holder for holder in holders[:1] if holder.kind != "unknown"]
+        held = _share(max((holder.size for holder in named), default=0) / max(elapsed, 1e-9), growth)
+        lines = bool(sites) or any(holder.site for holder in named)
+        found = 0.6 * held + 0.3 * share + (0.1 if lines and named else 0.0)
+    elif kind in ("fragmentation", "threads"):
+        found = 0.9 * share
+    else:
+        found = 0.5 * share + (0.1 if holders and not holders[0].single else 0.0)
+    return round(found if went_on else found / 2, 3)
+
+
+def _share(part: float | None, whole: float) -> float:
+    return min(1.0, max(0.0, part or 0.0) / whole)

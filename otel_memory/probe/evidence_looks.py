@@ -6,6 +6,7 @@ milliseconds to seconds: it runs in the background, or on the thread of whoever 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -13,18 +14,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from otel_memory.probe import burst as bursts
 from otel_memory.probe import census as censuses
+from otel_memory.probe import holder_names, listing
 from otel_memory.probe import holders as searches
-from otel_memory.probe import listing
+from otel_memory.probe.added import Watched
 from otel_memory.probe.burst import Burst
-from otel_memory.probe.census import Census
+from otel_memory.probe.census import Census, Grown
 from otel_memory.probe.cycle_labels import type_name
 from otel_memory.probe.evidence import (
     MAX_NAMED,
+    MORE_THREADS,
     Evidence,
     HolderGrowth,
     PartGrowth,
@@ -34,11 +37,12 @@ from otel_memory.probe.evidence import (
     judge_kind,
 )
 from otel_memory.probe.holder_names import referred_by_threads
+from otel_memory.probe.sizes import mean_entry, mean_in_cycles
 
 MAX_DESCRIPTORS: Final = 4096
 _FOLLOWED_CONTAINERS: Final = 5
 _FOLLOWED_TYPES: Final = 2
-_SAMPLES_A_TYPE: Final = 3
+_SAMPLES_A_TYPE: Final = 4
 _LEAST_OBJECTS: Final = 20
 _LEAST_SHARE: Final = 0.005
 _LEAST_HELD: Final = 0.02  # of the growth, that a container must account for to be named
@@ -50,9 +54,11 @@ _TELLING: Final = frozenset({"traceback", "frame", "generator", "coroutine", "as
 _BUILTIN_SIZE: Final = 64
 _LEAST_BUILTIN: Final = 0.01
 _FEW: Final = 10
-_LEAST_SITE: Final = 0.05  # of the growth, that a site must account for to be named
-_MORE: Final = 5
-"""So many more threads or descriptors are worth a word."""
+_LEAST_SITE: Final = 0.05  # of the growth, that a site must account for where it isn't Python's objects that grow
+_OWN_HOLDER: Final = 4.0  # times as heavy as a library's is one of the program
+_MORE_DESCRIPTORS: Final = 20
+_MORE_SOCKETS: Final = 100
+"""So many more descriptors are worth a word; sockets come and go with the clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ class Options:
 
     methods: tuple[str, ...] = ("census", "burst")
     max_pause_seconds: float = 0.05
-    frames: int = 4
+    frames: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +111,17 @@ def conclude(
     growth: float | None = None,
     window_seconds: float | None = None,
     burst_seconds: float = 0.0,
+    rest_times: float = bursts.REST_TIMES,
     went_on: bool = True,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Evidence:
-    """Take the second set, with a burst of ``burst_seconds`` if that isn't 0, and say what they show together.
+    """Take the second set, then trace for ``burst_seconds`` if that isn't 0, and say what they show together.
 
     ``growth`` (By/s over ``window_seconds``) is what was seen to grow; measured between the two sets if not given.
     """
-    burst: Burst | None = None
-    if burst_seconds > 0 and "burst" in options.methods:
-        burst = bursts.run(
-            burst_seconds, frames=options.frames, max_pause_seconds=options.max_pause_seconds, stopping=stopping
-        )
     # Before the census: its list of all objects would be taken for growth.
     now, anonymous, parts_now = time.monotonic(), anonymous_bytes(), _parts()
+    threads_now, descriptors_now = _threads(), _descriptors()
     elapsed = max(now - before.at, 1e-3)
     if growth is None and anonymous is not None and before.anonymous_bytes is not None:
         growth = (anonymous - before.anonymous_bytes) / elapsed
@@ -131,53 +134,90 @@ def conclude(
             stopping=stopping,
         )
     types: tuple[TypeGrowth, ...] = ()
-    held: tuple[HolderGrowth, ...] = ()
-    search: searches.Search | None = None
+    found = Found()
     if after is not None and before.census is not None and after.gave_up is None:
         types = grown_types(before.census.counts, after.counts, max(growth or 0.0, 0.0) * elapsed)
-        held, search = _holders(after, types, options, growth, elapsed, stopping)
+        found = find_holders(after, types, options, max(growth or 0.0, 0.0) * elapsed, stopping)
+    watched = Watched([each.container for each, _ in found.followed if not each.is_buffer])
+    holders, burst = found.holders, None
+    if burst_seconds > 0 and "burst" in options.methods and not stopping():
+        try:
+            burst = bursts.run(
+                burst_seconds,
+                frames=options.frames,
+                max_pause_seconds=options.max_pause_seconds,
+                watched=watched,
+                rest_times=rest_times,
+                stopping=stopping,
+            )
+        finally:
+            watched.let_go()
+        holders = _with_sites(holders, found, burst)
     parts = _part_growth(before.parts, parts_now, elapsed)
-    least = _LEAST_SITE * max(growth or 0.0, 0.0)
-    sites = tuple(
-        SiteGrowth(str(site), site.bytes_per_second)
-        for site in (() if burst is None else burst.sites)
-        if site.bytes_per_second >= least
-    )
-    threads_now, descriptors_now = _threads(), _descriptors()
     threads = threads_now.total() - before.threads.total()
     descriptors = None
     if descriptors_now is not None and before.descriptors is not None:
         descriptors = descriptors_now.total() - before.descriptors.total()
     traced = burst.growth if burst is not None and burst.gave_up is None and burst.seconds > 0 else None
-    kind = judge_kind(growth, traced, parts, held, threads, elapsed)
-    gave_up = [each.gave_up for each in (burst, before.census, after, search) if each is not None and each.gave_up]
+    kind = judge_kind(growth, traced, parts, holders, threads, elapsed)
+    sites = _sites(kind, burst, holders, growth)
+    looks: list[Any] = [each for each in (burst, before.census, after, found.search) if each is not None]
     return Evidence(
         kind=kind,
         growth=growth,
         window_seconds=elapsed if window_seconds is None else window_seconds,
+        elapsed_seconds=elapsed,
         sites=sites,
         types=types,
-        holders=held,
+        holders=holders,
         notes=tuple(_notes(before, threads_now, descriptors_now, kind)),
         parts=parts,
-        traced_growth=traced,
         threads=threads,
         descriptors=descriptors,
         burst_seconds=0.0 if burst is None else burst.seconds,
         census_seconds=sum(each.duration_seconds for each in (before.census, after) if each is not None),
-        pause_seconds=max(
-            (each.pause_seconds for each in (burst, before.census, after, search) if each is not None), default=0.0
-        ),
-        gave_up=tuple(dict.fromkeys(gave_up)),
-        confidence=confidence(kind, growth, went_on, sites, types, held, parts),
+        pause_seconds=max((each.pause_seconds for each in looks), default=0.0),
+        gave_up=tuple(dict.fromkeys(each.gave_up for each in looks if each.gave_up)),
+        confidence=confidence(kind, growth, elapsed, sites, holders, parts, went_on),
     )
 
 
-def capture_evidence(seconds: float = 2.0, *, frames: int = 4, max_pause_seconds: float = 0.05) -> Evidence:
+def _sites(
+    kind: str, burst: Burst | None, holders: tuple[HolderGrowth, ...], growth: float | None
+) -> tuple[SiteGrowth, ...]:
+    """The lines that grow. A burst makes the program slower, and all rates lower with it: they are held against one
+    another and not against the growth, unless what grows isn't Python's at all."""
+    if burst is None:
+        return ()
+    least = 0.0 if kind in ("python", "cycles", "unknown") else _LEAST_SITE * max(growth or 0.0, 0.0)
+    rates = {str(site): site.bytes_per_second for site in burst.sites}
+    # What came to a container that grows is kept for sure: those lines come first.
+    first = [holder.site for holder in holders if holder.site and holder.kind != "unknown"][:1]
+    for site in [site for each in burst.added for site in each if str(site) in first]:
+        rates[str(site)] = max(rates.get(str(site), 0.0), site.bytes_per_second)
+    ordered = sorted(rates, key=lambda name: (name not in first, -rates[name]))
+    return tuple(SiteGrowth(name, rates[name]) for name in ordered if rates[name] >= least)[:MAX_NAMED]
+
+
+def _with_sites(holders: tuple[HolderGrowth, ...], found: Found, burst: Burst) -> tuple[HolderGrowth, ...]:
+    """With the line that made most of what came to each holder's containers."""
+    names = [name for each, name in found.followed if not each.is_buffer]
+    made: dict[str, Counter[str]] = {}
+    for name, lines in zip(names, burst.added, strict=False):
+        for line in lines:
+            made.setdefault(name, Counter())[str(line)] += int(line.bytes_per_second)
+    return tuple(
+        replace(holder, site=made[holder.name].most_common(1)[0][0]) if made.get(holder.name) else holder
+        for holder in holders
+    )
+
+
+def capture_evidence(seconds: float = 2.0, *, frames: int = 2, max_pause_seconds: float = 0.05) -> Evidence:
     """Look now, for ``seconds``: what grows in this process, and who holds it.
 
-    Blocks the calling thread for a little more than that time, so never call it on an event loop's; other threads go
-    on, slower by what tracemalloc costs. Works with and without a running probe, and emits nothing.
+    Half of the time it only waits; in the other half it traces allocations. Blocks the calling thread for a little more
+    than that time, so never call it on an event loop's; other threads go on, slower by what tracemalloc costs. Works
+    with and without a running probe, and emits nothing.
 
     Raises:
         ValueError: ``seconds`` is not above 0 and at most 60.
@@ -185,7 +225,9 @@ def capture_evidence(seconds: float = 2.0, *, frames: int = 4, max_pause_seconds
     if not 0 < seconds <= 60:
         raise ValueError(f"seconds={seconds!r}: expected more than 0 and at most 60")
     options = Options(max_pause_seconds=max_pause_seconds, frames=frames)
-    return conclude(look(options), options, burst_seconds=seconds)
+    before = look(options)
+    time.sleep(seconds / 2)
+    return conclude(before, options, burst_seconds=seconds / 2, rest_times=0.0)
 
 
 # --- types and holders ----------------------------------------------------------------------------------------
@@ -223,39 +265,75 @@ def _weight(type_name_: str) -> float:
     return _LIBRARY_CLASS if top in sys.stdlib_module_names else _OWN_CLASS
 
 
-def _holders(
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The holders; the containers that were followed up, each with its holder's name; and what the search cost."""
+
+    holders: tuple[HolderGrowth, ...] = ()
+    followed: tuple[tuple[Grown, str], ...] = ()
+    search: searches.Search | None = None
+
+
+def find_holders(
     after: Census,
     types: tuple[TypeGrowth, ...],
     options: Options,
-    growth: float | None,
-    elapsed: float,
-    stopping: Callable[[], bool],
-) -> tuple[tuple[HolderGrowth, ...], searches.Search | None]:
-    least = _LEAST_HELD * max(growth or 0.0, 0.0) * elapsed
-    containers = [each for each in after.grown if each.estimated_bytes >= least][:_FOLLOWED_CONTAINERS]
+    grown_bytes: float,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Found:
+    """Who holds the containers that grew, and some of the newest objects of the types that grew."""
+    least = _LEAST_HELD * grown_bytes
+    names = {each.name for each in types}
+    # Objects of a growing type may own memory that isn't Python's: their container counts whatever its size.
+    containers = [
+        each for each in after.grown if each.estimated_bytes >= least or each.what.partition(" of ")[2] in names
+    ][:_FOLLOWED_CONTAINERS]
     samples = _newest([each.name for each in types[:_FOLLOWED_TYPES]])
-    targets: list[Any] = [each.container for each in containers] + [thing for _, thing in samples]
+    targets = listing.Kept([*(each.container for each in containers), *(thing for _, thing in samples)])
     if not targets:
-        return (), None
+        return Found()
     sampled = [name for name, _ in samples]
-    del samples
-    search = searches.find(targets, max_pause_seconds=options.max_pause_seconds, stopping=stopping)
-    found: list[HolderGrowth] = []
-    for each, holder in zip(containers, search.holders, strict=False):
-        found.append(HolderGrowth(str(holder), holder.kind, each.what, each.entries, each.estimated_bytes))
-    del targets
-    votes = Counter(
-        (str(holder), holder.kind, name)
-        for name, holder in zip(sampled, search.holders[len(containers) :], strict=True)
+    search = searches.find(
+        targets, max_pause_seconds=options.max_pause_seconds, stopping=stopping, objects=after.objects
     )
-    known = {holder.name for holder in found}
-    found += [
-        HolderGrowth(text, kind, name, None) for (text, kind, name), _ in votes.most_common() if text not in known
+    targets.clear()
+    in_cycles = {
+        name for name, holder in zip(sampled, search.holders[len(containers) :], strict=True) if holder.kind == "cycle"
+    }
+    sizes_of: dict[str, float] = {}
+    for name in dict.fromkeys(sampled):
+        things = [thing for known, thing in samples if known == name]
+        sizes_of[name] = mean_in_cycles(things) if name in in_cycles else mean_entry([(thing,) for thing in things])
+        things.clear()
+    samples.clear()
+    found = [
+        HolderGrowth(
+            *(str(holder), holder.kind, each.what, each.entries, each.estimated_bytes),
+            own=holder_names.is_own(holder.name),
+        )
+        for each, holder in zip(containers, search.holders, strict=False)
     ]
-    usable = [each for each in found if not each.name.startswith("otel_memory.")]
+    followed = tuple((each, holder.name) for each, holder in zip(containers, found, strict=False))
+    votes = Counter(zip(sampled, search.holders[len(containers) :], strict=True))
+    more = {each.name: each.objects for each in types}
+    order = list(more)
+    for (name, holder), count in sorted(votes.items(), key=lambda vote: (order.index(vote[0][0]), -vote[1])):
+        objects = more[name] * count // sampled.count(name)
+        size = int(objects * sizes_of[name])
+        if all(known.name != str(holder) for known in found):
+            own = holder_names.is_own(holder.name)
+            found.append(HolderGrowth(str(holder), holder.kind, name, objects, size, single=True, own=own))
+    usable = [each for each in found if not each.name.startswith("otel_memory.") and each.entries > 0]
+    merged = _merged(usable)
     # What has a name comes before what has none; a cycle is an answer of its own where nothing else holds anything.
-    usable.sort(key=lambda each: (each.kind == "unknown", each.kind == "cycle" and bool(containers)))
-    return tuple(_merged(usable)[:MAX_NAMED]), search
+    merged.sort(
+        key=lambda each: (
+            each.kind == "unknown",
+            each.kind == "cycle" and bool(containers),
+            -each.size * (_OWN_HOLDER if each.own else 1.0),
+        )
+    )
+    return Found(tuple(merged[:MAX_NAMED]), followed, search)
 
 
 def _merged(found: list[HolderGrowth]) -> list[HolderGrowth]:
@@ -264,11 +342,8 @@ def _merged(found: list[HolderGrowth]) -> list[HolderGrowth]:
         known = merged.get(each.name)
         if known is None:
             merged[each.name] = each
-        elif known.entries is not None and each.entries is not None:
-            merged[each.name] = HolderGrowth(
-                *(known.name, known.kind, known.what, known.entries + each.entries),
-                known.estimated_bytes + each.estimated_bytes,
-            )
+        elif not each.single:
+            merged[each.name] = replace(known, entries=known.entries + each.entries, size=known.size + each.size)
     return list(merged.values())
 
 
@@ -278,25 +353,22 @@ def _newest(type_names: list[str]) -> list[tuple[str, Any]]:
         return []
     wanted = dict.fromkeys(type_names, _SAMPLES_A_TYPE)
     kinds: dict[type, str | None] = {}
-    found: list[tuple[str, Any]] = []
-    objects: list[Any] = gc.get_objects()
-    while objects and wanted:
-        chunk = objects[-listing.CHUNK :]
-        del objects[-listing.CHUNK :]
-        for thing in reversed(chunk):
-            kind = type(thing)
-            if kind not in kinds:
-                name = type_name(kind)
-                kinds[kind] = name if name in wanted else None
-            known = kinds[kind]
-            if known is not None and known in wanted:
-                found.append((known, thing))
-                wanted[known] -= 1
-                if not wanted[known]:
-                    del wanted[known]
-        del chunk
-    while objects:
-        del objects[-listing.CHUNK * 10 :]
+    found: list[tuple[str, Any]] = listing.Kept()
+    with contextlib.suppress(listing.Interrupted), listing.Listing() as objects:
+        for chunk in objects:
+            for thing in chunk:
+                kind = type(thing)
+                if kind not in kinds:
+                    name = type_name(kind)
+                    kinds[kind] = name if name in wanted else None
+                known = kinds[kind]
+                if known is not None and known in wanted:
+                    found.append((known, thing))
+                    wanted[known] -= 1
+                    if not wanted[known]:
+                        del wanted[known]
+            if not wanted:
+                break
     return found
 
 
@@ -360,21 +432,23 @@ def _descriptors() -> Counter[str] | None:
 
 def _notes(before: Before, threads: Counter[str], descriptors: Counter[str] | None, kind: str) -> list[str]:
     notes = []
-    if threads.total() - before.threads.total() >= _MORE:
+    if threads.total() - before.threads.total() >= MORE_THREADS:
         most, more = (threads - before.threads).most_common(1)[0]
         notes.append(
-            f"threads grew from {before.threads.total()} to {threads.total()}, {more} of the new ones run {most}"
+            f"Threads grew from {before.threads.total()} to {threads.total()}; {more} of the new ones run {most}"
         )
     if descriptors is not None and before.descriptors is not None:
         first, last = before.descriptors.total(), descriptors.total()
-        if last - first >= _MORE:
-            most, more = (descriptors - before.descriptors).most_common(1)[0]
-            notes.append(f"open descriptors grew from {first} to {last}, {more} of the new ones are a {most}")
+        most, more = max((descriptors - before.descriptors).items(), key=lambda each: each[1], default=("", 0))
+        if last - first >= _MORE_DESCRIPTORS and more >= (_MORE_SOCKETS if most == "socket" else 1):
+            notes.append(f"Open descriptors grew from {first} to {last}; {more} of the new ones are {most}s")
     if kind == "cycles" or not gc.isenabled():
         if not gc.isenabled():
-            notes.append("the garbage collector is switched off (gc.disable): cycles are never freed")
+            notes.append("The garbage collector is switched off (gc.disable), so cycles are never freed")
         elif _full_collections() == before.full_collections:
-            notes.append(f"no full collection between the two censuses (gc.get_threshold() is {gc.get_threshold()})")
+            notes.append(
+                f"There was no full collection between the two looks (gc.get_threshold() is {gc.get_threshold()})"
+            )
     if sys.flags.dev_mode:
         notes.append("Python's development mode is on, which makes memory larger")
     return notes

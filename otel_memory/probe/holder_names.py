@@ -89,11 +89,10 @@ class Names:
     """Recognises ends. Made anew for each search: it knows the modules and the running frames of that moment."""
 
     def __init__(self) -> None:
-        self._modules = {
-            id(module.__dict__): name
-            for name, module in list(sys.modules.items())
-            if issubclass(type(module), ModuleType) and not name.startswith("otel_memory")
-        }
+        self._modules: dict[int, str] = {}
+        for name, module in list(sys.modules.items()):
+            if issubclass(type(module), ModuleType) and not name.startswith("otel_memory"):
+                self._modules.setdefault(id(module.__dict__), name)  # the main module of a spawned process has two
         self._locals = _locals_of_threads()
 
     def is_end(self, thing: object) -> bool:
@@ -134,6 +133,18 @@ class Names:
             frame = _frame_of(thing)
             return None if frame is None else Holder("local", _variable(frame, child.thing))
         return None
+
+
+def is_own(name: str) -> bool:
+    """Whether a holder's name is of the program itself: of a module that is neither built in nor installed."""
+    module = name.partition(" ")[0].partition(":")[0].rpartition(".")[0]
+    while module:
+        known = sys.modules.get(module)
+        if known is not None:
+            file = known.__dict__.get("__file__") if issubclass(type(known), ModuleType) else None
+            return module in ("__main__", "__mp_main__") or (type(file) is str and not sites.is_library(file))
+        module = module.rpartition(".")[0]
+    return False
 
 
 def _is_cached_function(cache: Any) -> bool:

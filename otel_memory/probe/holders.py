@@ -11,12 +11,13 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from types import FrameType
 from typing import Any, Final
 
 from otel_memory.probe import listing, sites
+from otel_memory.probe.cycle_labels import type_name
 from otel_memory.probe.holder_names import Holder, Names, Step
+from otel_memory.probe.listing import Kept
 
 MAX_LEVELS: Final = 12
 MAX_WIDTH: Final = 24
@@ -44,7 +45,7 @@ class _Trail:
     __slots__ = ("after_local", "came_back", "found", "frontier", "local", "seen", "was_held")
 
     def __init__(self, thing: Any) -> None:
-        self.frontier = [Step(thing, None)]
+        self.frontier: list[Step] = Kept([Step(thing, None)])
         self.seen = {id(thing)}
         self.found: Holder | None = None
         self.local: Holder | None = None
@@ -90,24 +91,22 @@ def find(
         active = [trail for trail in trails if trail.open]
         if not active or stopping():
             break
-        things = [step.thing for trail in active for step in trail.frontier]
-        looked = cost_clock()
-        pieces = [looked]
+        things = Kept(step.thing for trail in active for step in trail.frontier)
+        turned = cost_clock()
 
-        def rest(pieces: list[float] = pieces) -> None:
-            pieces.append(cost_clock())
-            sleep((pieces[-1] - pieces[-2]) * REST_TIMES / 2)
+        def rest() -> None:
+            nonlocal turned
+            sleep((cost_clock() - turned) * REST_TIMES / 2)
+            turned = cost_clock()
 
         try:
-            referrers = listing.referrers(things, objects, rest)
+            referrers, pause = listing.referrers(things, objects, rest, cost_clock)
         except listing.Interrupted as interrupted:
             gave_up = f"the search for holders was cut off: {interrupted}"
             break
-        pieces.append(cost_clock())
-        pause = max(later - earlier for earlier, later in pairwise(pieces))
         longest = max(longest, pause)
         mine = {id(things), id(targets), id(referrers), id(trails), id(active)}
-        others = [each for each in referrers if id(each) not in mine and not _is_ours(each)]
+        others = Kept(each for each in referrers if id(each) not in mine and not _is_ours(each))
         held = _held_by(others, {id(thing) for thing in things})
         del referrers, things
         for trail in active:
@@ -127,7 +126,7 @@ def _is_ours(referrer: object) -> bool:
     kind = type(referrer)
     if kind is FrameType:
         return sites.is_ours(referrer.f_code.co_filename)  # type: ignore[attr-defined]
-    return kind is Step or kind.__module__ == "otel_memory.probe.census"
+    return type_name(kind).startswith("otel_memory.probe.")
 
 
 def _held_by(referrers: list[Any], wanted: set[int]) -> list[set[int]]:
@@ -168,4 +167,4 @@ def _advance(trail: _Trail, referrers: list[Any], held: list[set[int]], names: N
     if trail.local is not None:
         trail.after_local += 1
     following = [step for step in reached if not names.is_end(step.thing)]
-    trail.frontier = following[:MAX_WIDTH]
+    trail.frontier = Kept(following[:MAX_WIDTH])

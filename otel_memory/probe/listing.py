@@ -12,6 +12,7 @@ import gc
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
@@ -27,10 +28,24 @@ SECONDS_AN_OBJECT: Final = 15e-9
 SECONDS_A_TARGET: Final = 1e-9
 """What ``gc.get_referrers`` takes for each object that the collector knows, and for each of them and each target."""
 _MANY: Final = 5_000
+_MANY_KEPT: Final = 200
 
 
 class Interrupted(Exception):
     """A fork broke the listing off."""
+
+
+class Kept(list[Any]):
+    """Objects of the program that a look keeps in hand for a moment; empty in the child of a fork, where no thread goes
+    on that would let go of them."""
+
+    __slots__ = ("__weakref__",)
+
+    def __init__(self, things: Iterable[Any] = ()) -> None:
+        super().__init__(things)
+        _forks.kept.append(weakref.ref(self))
+        if len(_forks.kept) > _MANY_KEPT:
+            _forks.kept = [known for known in _forks.kept if known() is not None]
 
 
 class _Forks:
@@ -40,6 +55,11 @@ class _Forks:
     def after_in_child(self) -> None:
         self.alone = threading.Lock()
         self.waiting = 0
+        for known in getattr(self, "kept", ()):
+            kept = known()
+            if kept is not None:
+                kept.clear()
+        self.kept: list[weakref.ref[Kept]] = []
         self._held: set[int] = set()
 
     def before(self) -> None:
@@ -115,8 +135,14 @@ class Listing:
         self._lock.release()
 
 
-def referrers(things: list[Any], objects: int, rest: Callable[[], object] = lambda: time.sleep(0)) -> list[Any]:
-    """``gc.get_referrers(*things)``, in pieces where it would hold the interpreter for more than ``HOLD_SECONDS``.
+def referrers(
+    things: list[Any],
+    objects: int,
+    rest: Callable[[], object] = lambda: time.sleep(0),
+    cost_clock: Callable[[], float] = time.thread_time,
+) -> tuple[list[Any], float]:
+    """``gc.get_referrers(*things)``, in pieces where it would hold the interpreter for more than ``HOLD_SECONDS``; and
+    the longest time in seconds that it did.
 
     ``objects``: how many the collector knows, about. ``rest`` is called between the pieces.
 
@@ -124,10 +150,12 @@ def referrers(things: list[Any], objects: int, rest: Callable[[], object] = lamb
         Interrupted: a fork came between.
     """
     if objects * (SECONDS_AN_OBJECT + SECONDS_A_TARGET * len(things)) <= HOLD_SECONDS:
-        return gc.get_referrers(*things)
+        began = cost_clock()
+        direct = gc.get_referrers(*things)
+        return direct, cost_clock() - began
     wanted = set(map(id, things))
     found: list[Any] = []
-    with Listing() as listing:
+    with Listing(cost_clock=cost_clock) as listing:
         for turn, chunk in enumerate(listing):
             large = [thing for thing in chunk if _is_large(thing)]
             if large:
@@ -139,7 +167,8 @@ def referrers(things: list[Any], objects: int, rest: Callable[[], object] = lamb
             if turn % 4 == 3:
                 rest()
     mine = {id(listing), id(things)}
-    return [thing for thing in found if id(thing) not in mine]
+    # What is not one call of the interpreter's gives way to other threads by itself.
+    return [thing for thing in found if id(thing) not in mine], listing.pause_seconds
 
 
 _LARGE: Final[tuple[tuple[type, Callable[[Any], int], Callable[[Any], Iterable[Any]]], ...]] = (

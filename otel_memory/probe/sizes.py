@@ -61,7 +61,18 @@ def mean_entry(entries: Sequence[Sequence[Any]]) -> float:
     return own / len(entries) if entries else 0.0
 
 
-def _reached(entry: Sequence[Any]) -> dict[int, int]:
+def mean_in_cycles(things: Sequence[Any]) -> float:
+    """Bytes for each object of the type of ``things``, which nothing but cycles hold: all that they lead to goes with
+    them."""
+    sizes: dict[int, int] = {}
+    kinds = set(map(type, things))
+    alike: set[int] = set()
+    for thing in things:
+        sizes.update(_reached((thing,), lambda found: alike.add(id(found)) if type(found) in kinds else None))
+    return sum(sizes.values()) / len(alike) if alike else 0.0
+
+
+def _reached(entry: Sequence[Any], tell: Callable[[Any], object] = lambda _: None) -> dict[int, int]:
     """Bytes by id, of everything that the entry leads to."""
     sizes: dict[int, int] = {}
     waiting = deque(entry)
@@ -70,6 +81,7 @@ def _reached(entry: Sequence[Any]) -> dict[int, int]:
         if id(thing) in sizes or issubclass(type(thing), SHARED):
             continue
         sizes[id(thing)] = own_size(thing)
+        tell(thing)
         if len(waiting) < MAX_OBJECTS and (length(thing) or 0) <= _MAX_WIDTH:
             waiting.extend(gc.get_referents(thing)[:_MAX_WIDTH])
     return sizes
