@@ -42,6 +42,10 @@ class Unsent(Exception):
     """The record was not handed over, because one before it was not."""
 
 
+class Unreachable(Exception):
+    """No broker took the record; why, in kafka-python's words."""
+
+
 class TooLarge(Exception):
     """The broker, or its topic, takes no record of this size."""
 
@@ -81,7 +85,9 @@ class KafkaProducer:
             metrics_enabled=False,
             proxy_url=_way_to_connect(),
         )
-        _our_threads.update(thread.ident for thread in set(threading.enumerate()) - before if thread.ident)
+        started = {thread.ident for thread in set(threading.enumerate()) - before if thread.ident}
+        self._threads = {threading.get_ident(), *started}
+        _our_threads.update(started)
         # At exit it would close before the SDK exports for the last time; the sender closes it.
         getattr(self._producer, "_unregister_cleanup", lambda: None)()
         # Not the wrapper of an instrumentation: that would make spans of ours, and put headers on the records.
@@ -120,10 +126,12 @@ class KafkaProducer:
             if future is None:
                 continue
             if not future.is_done:
-                errors[index] = TimeoutError("no answer from the brokers")
+                errors[index] = TimeoutError(self._last_words() or "no answer from the brokers")
             elif future.failed():
                 errors[index] = self._judged(future.exception)
         errors += [Unsent()] * (len(records) - len(errors))
+        if not any(errors):
+            self._forget_words()
         return errors
 
     def _judged(self, error: Exception) -> Exception:
@@ -131,7 +139,17 @@ class KafkaProducer:
         too_large = (known.MessageSizeTooLargeError, known.RecordListTooLargeError)
         if isinstance(error, too_large):
             return TooLarge(str(error))
+        if isinstance(error, known.KafkaTimeoutError) and (why := self._last_words()):
+            return Unreachable(why)
         return error.with_traceback(None)
+
+    def _last_words(self) -> str:
+        """What kafka-python logged last: its exceptions do not tell a refused login from a broker that is not there."""
+        return next((_filter.last_words[thread] for thread in self._threads if thread in _filter.last_words), "")
+
+    def _forget_words(self) -> None:
+        for thread in self._threads:
+            _filter.last_words.pop(thread, None)
 
     def close(self) -> None:
         """End it within half a second; what was not delivered is the backlog's to keep."""
@@ -147,6 +165,7 @@ class KafkaProducer:
             producer._closed = True  # or its __del__ tries again, with a second's wait
             if thread is not None:
                 _our_threads.discard(thread.ident)
+            self._forget_words()
 
     def abandon(self) -> None:
         """In a forked child: leave it as it is. Its thread is not here, and its sockets are the parent's."""
@@ -184,8 +203,18 @@ class _Countdown:
 class _OurThreads(logging.Filter):
     """Drops kafka-python's log lines that come from our threads; the sender tells what matters, once a minute."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.last_words: dict[int, str] = {}
+        """The last error that each of our threads logged."""
+
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.thread not in _our_threads or _logger.isEnabledFor(logging.DEBUG)
+        if record.thread not in _our_threads:
+            return True
+        if record.levelno >= logging.ERROR and record.thread is not None:
+            message = record.getMessage()
+            self.last_words[record.thread] = message.rpartition(">: ")[2]  # less the client's name of the connection
+        return _logger.isEnabledFor(logging.DEBUG)
 
 
 _filter: Final = _OurThreads()

@@ -28,6 +28,7 @@ def create_topics(bootstrap: str, *names: str, partitions: int = 1, **settings: 
 class Stored:
     """A record as it stands in the log."""
 
+    topic: str
     partition: int
     offset: int
     key: bytes | None
@@ -78,7 +79,7 @@ class TopicReader:
         while any(self._consumer.position(partition) < ends[partition] for partition in partitions):
             for partition, records in self._consumer.poll(timeout_ms=200).items():
                 kept += [
-                    Stored(partition.partition, each.offset, each.key, each.value, tuple(each.headers))
+                    Stored(topic, partition.partition, each.offset, each.key, each.value, tuple(each.headers))
                     for each in records
                 ]
         for partition in partitions:
