@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import trace
+from opentelemetry import context, trace
 
 from otel_memory import names
 from otel_memory.probe.operation_table import OperationTable, current_task
@@ -36,6 +36,7 @@ PEAK: Final = PeakMark()
 _perf_counter = time.perf_counter
 _get_ident = threading.get_ident
 _read_rss = read_rss
+_current_context = context.get_current
 _current_span = trace.get_current_span
 _LOCK = type(threading.Lock())
 _NAME = names.OPERATION_NAME
@@ -91,10 +92,11 @@ class Operation:
     """
 
     before: int | None = None
+    """Of several sections the first one's ``start``; of one only that."""
     after: int | None = None
+    """None if nothing could be measured."""
     delta = 0
     seconds = 0.0
-    measured = False
     overlap = False
     foreign = False
     """Begun before a fork, by the parent, which will count it."""
@@ -134,11 +136,16 @@ class Operation:
             if self.options.extra:
                 self._begin_extra()
             self.started = _perf_counter()
-            self.start = start = _read_rss()
-            if self.before is None:
-                self.before = start
+            self.start = _read_rss()
         except Exception:  # law 1: the host is never harmed
             table.failed += 1
+
+    def enter_step(self, table: OperationTable = TABLE) -> None:
+        """One of several sections begins."""
+        self.started = None  # the last step's, should this one's beginning be broken off
+        self.enter(table)
+        if self.before is None:
+            self.before = self.start
 
     def leave(self, table: OperationTable = TABLE) -> None:
         """The section ends: the operation gives the thread back."""
@@ -190,7 +197,7 @@ class Operation:
             if self.options.extra:
                 self._begin_extra()
             self.started = _perf_counter()
-            self.before = self.start = _read_rss()
+            self.start = _read_rss()
         except Exception:
             table.failed += 1
 
@@ -208,7 +215,7 @@ class Operation:
 
     def _read_end(self, ours: bool) -> None:
         after = _read_rss()
-        started, self.started = self.started, None
+        started = self.started
         if started is not None:
             self.seconds += _perf_counter() - started
         if not ours:
@@ -216,9 +223,9 @@ class Operation:
             return
         start = self.start
         if after is not None and start is not None:
-            self.delta += after - start
+            if after != start:
+                self.delta += after - start
             self.after = after
-            self.measured = True
 
     def change(self, rss_bytes: int | None) -> int | None:
         """Bytes that the run has changed the memory by so far, with ``rss_bytes`` resident now."""
@@ -272,10 +279,13 @@ class Operation:
             table.aggregate(options.name).add(self.delta, self.seconds, failed)
             if error is not None and isinstance(error, GeneratorExit):
                 return
-            span = _current_span()
-            if span.is_recording():
-                self._put_on(span, table)
-            level = options.level if options.level is not None else _Defaults.log_level
+            if _current_context():  # without any context there is no span: the quicker question
+                span = _current_span()
+                if span.is_recording():
+                    self._put_on(span, table)
+            level = options.level
+            if level is None:
+                level = _Defaults.log_level
             if level is not None and self.seconds >= options.min_duration and LOGGER.isEnabledFor(level):
                 LOGGER.log(level, "%s", self._line(error))
         except Exception:
@@ -294,8 +304,9 @@ class Operation:
             _NAME: self.options.name,
             _OVERLAP: self.overlap,
         }
-        before, after = self.before, self.after
-        if self.measured and before is not None and after is not None:
+        after = self.after
+        before = self.start if self.before is None else self.before
+        if before is not None and after is not None:
             attributes[_MEMORY_BEFORE] = before
             attributes[_MEMORY_AFTER] = after
             attributes[_MEMORY_DELTA] = self.delta
@@ -315,7 +326,7 @@ class Operation:
             "SUCCESS" if error is None else "ERROR",
             f"{self.seconds:.3f}s",
             f"Current: {format_bytes(after) if after is not None else 'unknown'}",
-            f"Change: {format_bytes(self.delta, signed=True) if self.measured else 'unknown'}",
+            f"Change: {format_bytes(self.delta, signed=True) if after is not None else 'unknown'}",
         ]
         if self.traced is not None:
             peak = format_bytes(self.traced_peak) if self.traced_peak is not None else "unknown"

@@ -58,7 +58,7 @@ class _Steps:
                 del error
         operation = self._operation
         try:
-            operation.enter()
+            operation.enter_step()
             return next(self._inner)
         except BaseException:
             # An error that was thrown in may hang on it, and this frame on that error.
@@ -70,7 +70,7 @@ class _Steps:
     def send(self, value: Any) -> Any:
         operation = self._operation
         try:
-            operation.enter()
+            operation.enter_step()
             # An iterator that isn't a generator has no send(); `await` itself uses next() for None then.
             return next(self._inner) if value is None else self._inner.send(value)
         except BaseException:
@@ -82,7 +82,7 @@ class _Steps:
     def throw(self, *error: Any) -> Any:
         operation = self._operation
         try:
-            operation.enter()
+            operation.enter_step()
             return self._inner.throw(*error)
         except BaseException:
             self._inner = None
@@ -142,7 +142,7 @@ def _wrap_coroutine(fn: Callable[..., Any], options: Options) -> Callable[..., A
 
 def _step(operation: Operation, generator: Generator[Any, Any, Any], value: Any, error: BaseException | None) -> Any:
     try:
-        operation.enter()
+        operation.enter_step()
         return generator.send(value) if error is None else generator.throw(error)
     finally:
         del value, error
@@ -301,6 +301,9 @@ class _Unmeasured:
         return
 
     def enter(self) -> None:
+        return
+
+    def enter_step(self) -> None:
         return
 
     def leave(self) -> None:

@@ -164,6 +164,6 @@ class MemoryTracker:
         return self._open.pop()[1]
 
     def _finish(self, operation: Operation, error: BaseException | None) -> None:
-        self.delta_bytes = operation.delta if operation.measured else None
+        self.delta_bytes = operation.delta if operation.after is not None else None
         self.duration_seconds = operation.seconds
         operation.finish(error, error is not None and not isinstance(error, GeneratorExit))

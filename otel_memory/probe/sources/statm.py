@@ -24,22 +24,29 @@ _LENGTH = 128  # seven numbers; 91 bytes for a process of a petabyte
 class KeptStatm:
     """``statm`` at ``path``, opened once."""
 
-    __slots__ = ("_closed", "_fd", "_identity", "_opened_by", "_page_size", "_path", "_repairing")
+    __slots__ = ("_closed", "_fd", "_identity", "_opened_by", "_page_size", "_parsed", "_path", "_repairing")
 
     def __init__(self, path: str, page_size: int) -> None:
         self._path = path
         self._page_size = page_size
         self._fd = -1
         self._identity: tuple[int, int] | None = None
+        # The last data and what it says: before and after a short call it is mostly the same.
+        self._parsed: tuple[bytes | None, int | None] = None, None
         self.reopen()
 
     def rss_bytes(self) -> int | None:
         """Resident bytes now: one ``pread``. Waits for nothing, never raises; fit for a gc callback."""
         try:
             data = _pread(self._fd, _LENGTH, 0)
+            known, rss_bytes = self._parsed
+            if data == known:
+                return rss_bytes
             # Ends in "dt", which is always 0: a cheap sign that the number still stands for a statm.
             if data[-3:] == b" 0\n":
-                return int(data.split(None, 2)[1]) * self._page_size or None
+                rss_bytes = int(data.split(None, 2)[1]) * self._page_size or None
+                self._parsed = data, rss_bytes
+                return rss_bytes
         except (OSError, ValueError, IndexError):
             pass
         statm = self._read_repaired()
