@@ -38,6 +38,7 @@ VERBS: dict[str, Verb] = {
         "otel_memory.analyzer.command:main", "analyzer", "run the analyzer: OTLP in, verdicts and a page out"
     ),
     "leaks": Verb("otel_memory.clients.leaks:main", "analyzer", "list the processes that leak, worst first"),
+    "alerts": Verb("otel_memory.clients.alerts:main", "analyzer", "show what fires; follow every change"),
     "explain": Verb("otel_memory.clients.explain:main", "analyzer", "tell the whole story of one process"),
     "doctor": Verb("otel_memory.doctor:main", None, "check this environment: distro, exporter, endpoint, limit"),
 }

@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -25,6 +26,9 @@ TIMEOUT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 60.0
 """For one whole answer."""
 MAX_ANSWER_BYTES: Final = 64 * 2**20
+MAX_EVENT_BYTES: Final = 4 * 2**20
+SILENCE_SECONDS: Final = 60.0
+"""A stream says something every 15 s, at least that it is there."""
 MAX_PAGES: Final = 1000
 PAGE: Final = 500
 
@@ -98,9 +102,54 @@ class ApiClient:
             ClientError: the analyzer can't be reached, refuses, or isn't one.
         """
         asked = {name: value for name, value in (params or {}).items() if value is not None}
+        with self._speaking(), self._http.stream("GET", path, params=asked) as answer:
+            body = self._read(answer)
+        return self._document(path, answer, body)
+
+    @contextmanager
+    def stream(self, path: str) -> Iterator[Iterator[tuple[str, Json]]]:
+        """The server-sent events at ``path`` as (name, JSON object), until the server ends them.
+
+        Raises:
+            ClientError: as :meth:`get`, also while the events are read.
+        """
+        patience = httpx.Timeout(TIMEOUT_SECONDS, read=SILENCE_SECONDS)
+        asks = {"Accept": "text/event-stream"}
+        with self._speaking(), self._http.stream("GET", path, headers=asks, timeout=patience) as answer:
+            kind, _, _ = answer.headers.get("content-type", "").partition(";")
+            if not answer.is_success or kind.strip() != "text/event-stream":
+                self._document(path, answer, self._read(answer))
+                raise self._stranger(f"it has no {printable(path)}")
+            yield self._events(answer)
+
+    def _events(self, answer: httpx.Response) -> Iterator[tuple[str, Json]]:
+        name, data = "message", ""
+        for line in self._lines(answer):
+            field, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if field == "event":
+                name = value
+            elif field == "data":
+                data += value
+            elif not line:
+                if data:
+                    yield name, self._object(data, "an event")
+                name, data = "message", ""
+
+    def _lines(self, answer: httpx.Response) -> Iterator[str]:
+        rest = b""
+        for chunk in answer.iter_bytes():
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > MAX_EVENT_BYTES:
+                raise ClientError(f"{self.url} sends an event of more than {MAX_EVENT_BYTES >> 20} MiB")
+            for line in lines:
+                yield line.removesuffix(b"\r").decode("utf-8", "replace")
+
+    @contextmanager
+    def _speaking(self) -> Iterator[None]:
+        """What goes wrong on the way as ClientError."""
         try:
-            with self._http.stream("GET", path, params=asked) as answer:
-                body = self._read(answer)
+            yield
         except httpx.TimeoutException as error:
             raise ClientError(
                 f"{self.url} does not answer within {TIMEOUT_SECONDS:g} s\n"
@@ -113,7 +162,6 @@ class ApiClient:
                 f"no analyzer answers at {self.url} ({printable(str(error) or type(error).__name__)})\n"
                 "  mend: start one with `otel-memory serve`, or name its address with --url or OTEL_MEMORY_URL"
             ) from error
-        return self._document(path, answer, body)
 
     def _read(self, answer: httpx.Response) -> bytes:
         deadline = self._clock() + ANSWER_SECONDS
@@ -138,12 +186,15 @@ class ApiClient:
             raise ClientError(f"{self.url} sends on to {target}\n  mend: name the address itself with --url")
         if not answer.is_success:
             raise ClientError(f"{self.url}{printable(path)} answers {status}: {_detail(body)}")
+        return self._object(body, path)
+
+    def _object(self, text: str | bytes, what: str) -> Json:
         try:
-            document = json.loads(body, parse_constant=_no_number)
+            document = json.loads(text, parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             raise self._stranger("it does not answer with JSON") from error
         if not isinstance(document, dict):
-            raise self._stranger(f"{printable(path)} is not an object")
+            raise self._stranger(f"{printable(what)} is not an object")
         return document
 
     def _stranger(self, why: str) -> ClientError:

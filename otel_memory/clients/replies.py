@@ -98,6 +98,21 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class Alert:
+    """One alert; ``at`` is when it came into its state."""
+
+    id: str
+    name: str
+    severity: str
+    state: str
+    service: str
+    host: str | None
+    at: datetime
+    summary: str
+    silenced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Series:
     """A series for a chart; times ascend, a value of None is a gap."""
 
@@ -136,6 +151,29 @@ def read_process(document: Json) -> Process:
         breakdown=_breakdown(document),
         findings=tuple(_finding(_Fields(finding)) for finding in fields.array("evidence")),
         suggestions=tuple(_suggestion(_Fields(one)) for one in fields.array("suggestions")),
+    )
+
+
+def read_alert(document: Json) -> Alert:
+    """The alert that an answer describes.
+
+    Raises:
+        ClientError: it is none.
+    """
+    fields = _Fields(document)
+    labels = _Fields(fields.get("labels"))
+    state = fields.need_text("state")
+    at = {"firing": fields.moment("fired_at"), "resolved": fields.moment("ends_at")}.get(state)
+    return Alert(
+        id=fields.need_text("id"),
+        name=fields.need_text("name"),
+        severity=fields.need_text("severity"),
+        state=state,
+        service=labels.text("service_name") or fields.need_text("process"),
+        host=labels.text("host_name"),
+        at=at or _as_moment(fields.get("starts_at"), "starts_at"),
+        summary=fields.need_text("summary"),
+        silenced=bool(fields.array("silenced_by")),
     )
 
 
