@@ -163,7 +163,8 @@ class Partition(Pipeline):
                 self._conclude(process_id, series, self._turn)
 
     def _end_silent(self, now: float, turn: Turn) -> None:
-        following = float("inf")
+        # One that is heard of for the first time from now on is not due earlier.
+        following = now + self._idle_seconds
         for process_id, known in list(self._known.items()):
             due = known.heard_at + (self._forget_seconds if known.gone else self._idle_seconds)
             if due > now:
@@ -256,9 +257,11 @@ class Partition(Pipeline):
                 self._take_over(process_id, record)
             except (ValueError, KeyError, TypeError):
                 _logger.warning("what was kept of process %s can't be read: it is judged anew", process_id)
-        # Those of which nothing was kept were never judged: they have nothing to lose.
+        # Those of which nothing was kept were never judged: they have nothing to lose. Whose tombstone came due in the
+        # replay got it then.
         self._next_end = _NEVER
         self._turn = Turn()
+        self._tombstones = []
 
     def _take_over(self, process_id: str, record: AssessmentRecord) -> None:
         state = record.state

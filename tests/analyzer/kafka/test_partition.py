@@ -1,0 +1,102 @@
+"""A partition's judgement is a function of its log: not of batches, commits, or who judged it before."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from otel_memory.analyzer.identity import identify
+from otel_memory.analyzer.kafka.records import AssessmentRecord
+from otel_memory.analyzer.model import AlertState, Verdict
+from tests.analyzer.kafka.world import Committed, Logged, judge, made_log
+from tests.analyzer.made_up import MIB, MadeUp
+
+SECONDS = 1700.0
+PROCESSES = (
+    MadeUp("leak", spacing=10.0, leak_per_call=400_000, limit=2048 * MIB),
+    MadeUp("calm", spacing=20.0, leak_per_call=0),
+    MadeUp("again", spacing=15.0, leak_per_call=400_000, restart_at=60, limit=2048 * MIB),
+    MadeUp("gone", spacing=10.0, leak_per_call=400_000, limit=2048 * MIB),
+)
+GONE_AT, CALM_FROM, CALM_UNTIL = 70, 30, 45
+
+
+def silent(process: MadeUp, index: int) -> bool:
+    """``gone`` ends for good, ``calm`` comes back after it was taken for gone."""
+    return (process.instance == "gone" and index >= GONE_AT) or (
+        process.instance == "calm" and CALM_FROM <= index < CALM_UNTIL
+    )
+
+
+@pytest.fixture(scope="module")
+def log() -> list[Logged]:
+    return made_log(PROCESSES, SECONDS, silent=silent)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(log: list[Logged]) -> Committed:
+    return judge(log, commits=range(0, len(log), 20))
+
+
+def of(committed: Committed) -> dict[str | None, AssessmentRecord]:
+    records = (AssessmentRecord.from_bytes(value) for value in committed.records.values())
+    return {record.assessment.process.service_instance_id: record for record in records}
+
+
+def told(committed: Committed) -> list[str]:
+    return [change.id for change in committed.changes]
+
+
+def test_the_log_holds_what_it_is_about(undisturbed: Committed) -> None:
+    last = of(undisturbed)
+    assert last["leak"].assessment.verdict is Verdict.LEAKING
+    assert last["calm"].assessment.verdict is Verdict.HEALTHY
+    states = {change.alert.state for change in undisturbed.changes}
+    assert states == {AlertState.PENDING, AlertState.FIRING, AlertState.RESOLVED}
+    gone = identify(PROCESSES[3].payload(0).resource)
+    assert gone is not None
+    assert undisturbed.forgotten == [gone.id]
+    assert "gone" not in last
+    assert last["calm"].state.gone is False
+    assert len(set(told(undisturbed))) == len(told(undisturbed))
+
+
+@pytest.mark.parametrize("every", [1, 100_000])
+def test_when_is_committed_changes_nothing(log: list[Logged], undisturbed: Committed, every: int) -> None:
+    other = judge(log, commits=range(0, len(log), every))
+    assert sorted(told(other)) == sorted(told(undisturbed))
+    for instance, record in of(undisturbed).items():
+        assert of(other)[instance].assessment == record.assessment
+        assert of(other)[instance].state == record.state
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_worker_that_takes_over_judges_as_one_that_was_never_disturbed(
+    log: list[Logged], undisturbed: Committed, seed: int
+) -> None:
+    chance = random.Random(seed)
+    commits = sorted(chance.sample(range(len(log)), 60))
+    kills = sorted(chance.sample(range(len(log)), 5))
+    other = judge(log, commits=commits, kills=kills)
+    assert sorted(told(other)) == sorted(told(undisturbed))
+    assert other.forgotten == undisturbed.forgotten
+    assert of(other).keys() == of(undisturbed).keys()
+    for instance, record in of(undisturbed).items():
+        mine, its = of(other)[instance].assessment, record.assessment
+        assert (mine.verdict, mine.last_seen, mine.first_seen) == (its.verdict, its.last_seen, its.first_seen)
+        assert mine.leak_score == pytest.approx(its.leak_score, abs=1e-9)
+        assert mine.growth_bytes_per_second == pytest.approx(its.growth_bytes_per_second, rel=1e-6)
+        assert [suspect.name for suspect in mine.suspects] == [suspect.name for suspect in its.suspects]
+
+
+def test_a_record_comes_back_as_it_went(undisturbed: Committed) -> None:
+    for value in undisturbed.records.values():
+        assert AssessmentRecord.from_bytes(value).to_bytes() == value
+
+
+def test_a_record_of_another_form_is_refused(undisturbed: Committed) -> None:
+    document = json.loads(next(iter(undisturbed.records.values())))
+    with pytest.raises(ValueError, match="form 99"):
+        AssessmentRecord.from_bytes(json.dumps({**document, "form": 99}).encode())
