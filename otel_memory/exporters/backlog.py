@@ -103,6 +103,7 @@ class MemoryBacklog:
         """In the child: new locks, and nothing waits."""
         self._lock = threading.Lock()
         self._lanes: list[deque[Record]] = [deque() for _ in SIGNALS]
+        self._lane_bytes = [0 for _ in SIGNALS]  # without what is on its way
         self._bytes = 0
         self._count = 0
 
@@ -110,30 +111,36 @@ class MemoryBacklog:
         """Keep ``record``; the oldest of the least urgent goes where there is no room, but nothing more urgent."""
         gone: list[Record] = []
         with self._lock:
-            lanes = self._lanes[record.lane :] if record.size <= self._max_bytes else []
-            for lane in reversed(lanes):
-                while lane and self._bytes + record.size > self._max_bytes:
-                    gone.append(lane.popleft())
-                    self._bytes -= gone[-1].size
-            kept = self._bytes + record.size <= self._max_bytes
+            too_much = self._bytes + record.size - self._max_bytes
+            kept = too_much <= sum(self._lane_bytes[record.lane :])
             if kept:
-                self._lanes[record.lane].append(record)
+                for number in reversed(range(record.lane, len(SIGNALS))):
+                    while self._lanes[number] and self._bytes + record.size > self._max_bytes:
+                        gone.append(self._pop(number))
+                        self._bytes -= gone[-1].size
+                self._count += 1 - len(gone)
                 self._bytes += record.size
+                self._lanes[record.lane].append(record)
+                self._lane_bytes[record.lane] += record.size
             else:
                 gone.append(record)
-            self._count += kept - (len(gone) - (not kept))
         for each in gone:
             self._dropped(each.signal, BUFFER_FULL, each.items)
         return kept
+
+    def _pop(self, lane: int) -> Record:
+        record = self._lanes[lane].popleft()
+        self._lane_bytes[lane] -= record.size
+        return record
 
     def take(self, most_bytes: int) -> MemoryWindow | None:
         """The most urgent. They count for the bound until they are settled."""
         taken: list[Record] = []
         size = 0
         with self._lock:
-            for lane in self._lanes:
+            for number, lane in enumerate(self._lanes):
                 while lane and (not taken or size + lane[0].size <= most_bytes):
-                    taken.append(lane.popleft())
+                    taken.append(self._pop(number))
                     size += taken[-1].size
                 if lane:
                     break
@@ -147,6 +154,7 @@ class MemoryBacklog:
             self._count -= len(done)
             for record in reversed(back):
                 self._lanes[record.lane].appendleft(record)
+                self._lane_bytes[record.lane] += record.size
 
     @property
     def waiting(self) -> tuple[int, int]:
@@ -158,6 +166,7 @@ class MemoryBacklog:
         with self._lock:
             left = [record for lane in self._lanes for record in lane]
             self._lanes = [deque() for _ in SIGNALS]
+            self._lane_bytes = [0 for _ in SIGNALS]
             self._bytes = self._count = 0
         for record in left:
             self._dropped(record.signal, reason, record.items)

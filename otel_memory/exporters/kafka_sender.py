@@ -119,7 +119,11 @@ class Sender:
         """Keep ``records``; never waits for a broker. Whether there was room for all of them."""
         kept = True
         for record in records:
-            kept &= self.backlog.put(record)
+            if self._closing:
+                self.dropped(record.signal, SHUTDOWN, record.items)
+                kept = False
+            else:
+                kept &= self.backlog.put(record)
         with self._wake:
             self._put_count += 1
             self._wake.notify_all()
