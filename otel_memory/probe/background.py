@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from otel_memory.probe.threads import DaemonThread
+
 if TYPE_CHECKING:
     from otel_memory.probe.ledger import Ledger
 
@@ -62,7 +64,7 @@ class Background:
         return True
 
     def _start(self, part: str) -> bool:
-        thread = threading.Thread(target=self._run, args=(self._jobs,), name=THREAD_NAME, daemon=True)
+        thread = DaemonThread(self._run, THREAD_NAME, (self._jobs,))
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:

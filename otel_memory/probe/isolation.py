@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from otel_memory.probe.errors import MonitoringError
+from otel_memory.probe.threads import DaemonThread
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,7 +38,7 @@ class Isolated:
     def __init__(self, action: Callable[[], object]) -> None:
         self._action: Callable[[], object] | None = action
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+        self._thread = DaemonThread(self._run, THREAD_NAME)
         self.error = ""
         self._out_of_time = False
         self.started = time.monotonic()
@@ -135,7 +136,7 @@ async def in_thread(call: Callable[[], T]) -> T:
         except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
             return
 
-    threading.Thread(target=run, name="otel-memory-waiter", daemon=True).start()
+    DaemonThread(run, "otel-memory-waiter").start()
     return await future
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from otel_memory.probe.ledger import LOGGER
 from otel_memory.probe.readings import Ring
 from otel_memory.probe.subjects import value_of
+from otel_memory.probe.threads import DaemonThread
 from otel_memory.probe.thresholds import Crossing, Rule, State, Subject, evaluate
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class Ticker:
         self._interval = interval
         self._clock = clock
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+        self._thread = DaemonThread(self._run, THREAD_NAME)
 
     def start(self) -> None:
         """Start the thread; the first tick is at once, so that a short program is seen too.

@@ -15,6 +15,8 @@ import time
 import tracemalloc
 from typing import Any, Final
 
+from otel_memory.probe.threads import DaemonThread
+
 SAFE_TO_STOP: Final = sys.version_info >= (3, 13, 2) or (3, 12, 9) <= sys.version_info < (3, 13)
 """Whether this interpreter's ``tracemalloc.stop()`` may be called while other threads work."""
 
@@ -63,7 +65,7 @@ class Switch:
             _put(plain)
             self._serial += 1
             self._resting = serial = self._serial
-        thread = threading.Thread(target=self._stop_later, args=(serial,), name=THREAD_NAME, daemon=True)
+        thread = DaemonThread(self._stop_later, THREAD_NAME, (serial,))
         try:
             thread.start()
         except RuntimeError:  # no thread to be had: the traces stay until the next start

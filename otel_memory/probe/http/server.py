@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_memory.probe.http.app import MemoryApp
+from otel_memory.probe.threads import DaemonThread
 
 if TYPE_CHECKING:
     import uvicorn
@@ -96,7 +97,7 @@ class HttpServer:
         self._started = threading.Event()
         # Chosen here and not by a policy, because a forked child has to close the selector and nothing else of it.
         self._selector = selectors.DefaultSelector()
-        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+        self._thread = DaemonThread(self._run, THREAD_NAME)
 
     @property
     def address(self) -> str:

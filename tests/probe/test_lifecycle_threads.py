@@ -1,0 +1,63 @@
+"""Threads that can't begin: the probe is not started, says so, and holds up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from otel_memory.probe import threads
+from otel_memory.probe.background import Background
+from otel_memory.probe.config import Settings
+from otel_memory.probe.isolation import Isolated, in_thread
+from otel_memory.probe.ledger import Ledger
+from otel_memory.probe.lifecycle import Probe
+from otel_memory.probe.threads import DaemonThread
+
+
+@pytest.fixture
+def dies_at_birth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new thread ends before it has said that it has begun, as one does that finds no memory."""
+    monkeypatch.setattr(threads, "START_SECONDS", 0.05)
+    monkeypatch.setattr(threading.Thread, "_bootstrap", lambda _: None)
+
+
+def test_a_thread_runs_its_target_as_a_daemon() -> None:
+    done: list[tuple[str, bool]] = []
+    thread = DaemonThread(lambda word: done.append((word, threading.current_thread().daemon)), "named", ("x",))
+    thread.start()
+    thread.join(30)
+    assert done == [("x", True)]
+    assert thread.name == "named"
+    assert not thread.is_alive()
+    with pytest.raises(RuntimeError, match="once"):
+        thread.start()
+
+
+@pytest.mark.usefixtures("dies_at_birth")
+def test_a_start_is_not_waited_for_without_bound() -> None:
+    thread = DaemonThread(print, "never")
+    with pytest.raises(RuntimeError, match="never has not begun"):
+        thread.start()
+    assert not thread.is_alive()
+
+
+@pytest.mark.usefixtures("dies_at_birth")
+def test_the_probe_then_does_not_run_and_leaves_nothing() -> None:
+    probe = Probe(Settings(interval_seconds=60))
+    with pytest.raises(RuntimeError, match="has not begun"):
+        probe.start()
+    assert not probe.running
+    assert probe.stop()
+    ledger = Ledger()
+    background = Background(ledger)
+    assert not background.submit("job", lambda: None)
+    assert ledger.failures == {"job": 1}
+    assert background.stop(5)
+    isolated = Isolated(lambda: None)
+    assert isolated.wait(5) == "failed"
+    assert "has not begun" in isolated.error
+    with pytest.raises(RuntimeError, match="has not begun"):
+        asyncio.run(in_thread(time.time))
