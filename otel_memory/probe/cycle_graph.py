@@ -6,7 +6,6 @@ grouping of components that look alike, and the chains. What a reference is call
 
 from __future__ import annotations
 
-import gc
 import time
 from array import array
 from collections import Counter, deque
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from otel_memory.probe.cycle_labels import INTERNAL, Labels, describe, is_container, type_name
+from otel_memory.probe.referents import referents
 
 MAX_DEPTH: Final = 3
 """Containers inside one another that a reference is followed through."""
@@ -139,7 +139,7 @@ class _Graph:
             if number % _CHECK_EVERY == 0 and number and budget.over():
                 self.cut = True
                 break
-            for held in gc.get_referents(thing):
+            for held in referents(thing):
                 target = get(id(held))
                 if target is not None:
                     self._targets.append(target)

@@ -7,7 +7,6 @@ functions and attributes, and keys that look like such names.
 
 from __future__ import annotations
 
-import gc
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,6 +25,8 @@ from types import (
 )
 from typing import Any, Final
 from weakref import ReferenceType
+
+from otel_memory.probe.referents import referents
 
 MAX_NAME: Final = 100
 MAX_KEY: Final = 40
@@ -127,7 +128,7 @@ class Labels:
         for label, held in self._named(thing, kind):
             seen.add(id(held))
             yield label, held
-        for held in gc.get_referents(thing):
+        for held in referents(thing):
             if id(held) not in seen:
                 yield (".__class__" if held is kind else " frame" if is_suspendable(kind) else INTERNAL), held
 
@@ -135,7 +136,7 @@ class Labels:
         """(label, item) of a container; ``alone`` where it is the owner itself and so was named before."""
         kind = type(container)
         if kind is CellType:
-            yield from ((" contents", held) for held in gc.get_referents(container))
+            yield from ((" contents", held) for held in referents(container))
         elif issubclass(kind, dict):
             yield from _dict_items(container, "" if alone or kind is dict else f"{short_type_name(kind)} ")
         else:
@@ -159,7 +160,7 @@ class Labels:
             yield ".__mro__", _mro_of(thing)
             return
         elif kind is ReferenceType:
-            yield from ((" callback", held) for held in gc.get_referents(thing))
+            yield from ((" callback", held) for held in referents(thing))
         elif is_container(kind):
             yield from self.items(thing, alone=True)
             return
@@ -228,7 +229,7 @@ def _dict_items(mapping: Any, prefix: str) -> Iterator[Labelled]:
 
 def _function(function: Any) -> Iterator[Labelled]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        for held in gc.get_referents(cell):
+        for held in referents(cell):
             yield f" closure '{name}'", held
     for held in tuple.__iter__(function.__defaults__ or ()):
         yield " default", held

@@ -15,6 +15,7 @@ from weakref import ref
 
 from otel_memory.probe.cycle_graph import MAX_CHAIN, Budget, Chain
 from otel_memory.probe.cycle_labels import SUSPENDABLE_IDS, Labels, describe, is_container
+from otel_memory.probe.referents import referents
 
 MAX_WATCHED: Final = 10_000
 MAX_BLOCKS: Final = 10_000_000
@@ -95,7 +96,7 @@ def _way_round(start: object) -> str:
         if not queue:
             return ""
         thing = queue.popleft()
-        for held in gc.get_referents(thing)[:MAX_SEARCHED]:
+        for held in referents(thing)[:MAX_SEARCHED]:
             if held is start:
                 way = [thing]
                 while way[-1] is not start:
