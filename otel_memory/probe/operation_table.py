@@ -1,7 +1,6 @@
 """What tracked operations did, one aggregate per name, handed out as observable metrics; and who runs right now.
 
-Owns the aggregates and the question "did another tracked operation run at the same time". Never reads memory, never
-emits.
+Owns the aggregates and the question "did another tracked operation run at the same time". Never emits.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from opentelemetry.metrics import Observation
 
 from otel_memory import names
+from otel_memory.probe.reader import read_rss
 from otel_memory.probe.sources import observe_metrics
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ class OperationTable:
                 yield Observation(errors, {names.OPERATION_NAME: a.name, names.OPERATION_STATUS: "error"})
 
     def _observe_growth(self) -> Iterable[Observation]:
+        if read_rss() is None:
+            return  # where memory can't be read, each sum is a zero that nobody measured
         for a in self._called():
             yield Observation(a.growth_bytes, {names.OPERATION_NAME: a.name})
 

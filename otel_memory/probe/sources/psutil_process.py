@@ -59,8 +59,9 @@ class PsutilProcess:
         if process is None:
             return SlowReading()
         full = _or_none(process.memory_full_info)
-        private_bytes = None if full is None else int(full.uss)
-        shared_bytes = None if full is None else max(0, int(full.rss) - int(full.uss))
+        # Where the system doesn't tell (a Linux without smaps), psutil leaves it out.
+        private_bytes: int | None = getattr(full, "uss", None)
+        shared_bytes = None if full is None or private_bytes is None else max(0, int(full.rss) - private_bytes)
         # Windows has handles, which are something else.
         count: Callable[[], int] | None = getattr(process, "num_fds", None)
         return SlowReading(shared_bytes, private_bytes, None if count is None else _or_none(count))
