@@ -3,7 +3,7 @@
 Owns when to look. On the sampler's thread it reads three numbers and judges them (``growth.py``); the looks
 themselves (``evidence_looks.py``) are made in the background: the first when growth is noticed, the second half a
 window later if it still goes on. A growth that has ended by then is nobody's business: no burst, no event. Without
-growth there is no census and no burst at all.
+growth there is no census and no burst at all, and what they need, near a megabyte of code, isn't loaded.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry._logs import SeverityNumber
 
 from otel_memory import names
-from otel_memory.probe import evidence_looks as looks
-from otel_memory.probe.evidence_looks import Before, Options
 from otel_memory.probe.feature import Feature
 from otel_memory.probe.growth import GrowthWatch, Rise, Signal
+from otel_memory.probe.sources.procfs import anonymous_bytes
 
 if TYPE_CHECKING:
     from otel_memory.probe.evidence import Evidence
+    from otel_memory.probe.evidence_looks import Before, Options
     from otel_memory.probe.feature import Surroundings
 
 REPEAT_SECONDS: Final = 600.0
@@ -42,11 +42,12 @@ _QUIET: Final = 4.0
 class _Round:
     """One growth that is being looked into."""
 
-    __slots__ = ("before", "busy", "rise", "started")
+    __slots__ = ("before", "busy", "options", "rise", "started")
 
     def __init__(self, rise: Rise, started: float) -> None:
         self.rise = rise
         self.started = started
+        self.options: Options | None = None
         self.before: Before | None = None
         self.busy = True
 
@@ -60,9 +61,9 @@ class EvidenceFeature(Feature):
         self,
         around: Surroundings,
         *,
-        anonymous: Callable[[], int | None] = looks.anonymous_bytes,
-        look: Callable[..., Before] = looks.look,
-        conclude: Callable[..., Evidence] = looks.conclude,
+        anonymous: Callable[[], int | None] = anonymous_bytes,
+        look: Callable[..., Before] | None = None,
+        conclude: Callable[..., Evidence] | None = None,
     ) -> None:
         settings = around.settings
         self._around = around
@@ -71,11 +72,6 @@ class EvidenceFeature(Feature):
         self._conclude = conclude
         # A floor needs readings: with a slow sampler the window is as long as three readings for each of its parts.
         self._window = max(settings.evidence_window_seconds, 18 * settings.interval_seconds)
-        self._options = Options(
-            methods=settings.evidence,
-            max_pause_seconds=settings.evidence_max_pause_seconds,
-            frames=settings.evidence_frames,
-        )
         self._reset()
 
     def _reset(self) -> None:
@@ -127,8 +123,17 @@ class EvidenceFeature(Feature):
             self._round = None
 
     def _first(self, started: _Round) -> None:
+        settings = self._around.settings
         try:
-            started.before = self._look(self._options, lambda: self._around.background.stopping)
+            from otel_memory.probe import evidence_looks as looks
+
+            started.options = looks.Options(
+                methods=settings.evidence,
+                max_pause_seconds=settings.evidence_max_pause_seconds,
+                frames=settings.evidence_frames,
+            )
+            look = self._look or looks.look
+            started.before = look(started.options, lambda: self._around.background.stopping)
         finally:
             if started.before is None:
                 self._round = None
@@ -151,10 +156,13 @@ class EvidenceFeature(Feature):
         seconds = settings.evidence_burst_seconds if now >= self._next_burst else 0.0
         try:
             assert current.before is not None
+            assert current.options is not None
+            from otel_memory.probe.evidence_looks import conclude
+
             rise = current.rise
-            found = self._conclude(
+            found = (self._conclude or conclude)(
                 current.before,
-                self._options,
+                current.options,
                 growth=None if rise.signal == "blocks" else rise.per_second,
                 window_seconds=rise.seconds + now - current.started,
                 burst_seconds=seconds,

@@ -5,6 +5,7 @@ Formats: proc(5), and Documentation/filesystems/proc.rst and Documentation/accou
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 
@@ -31,6 +32,16 @@ def read_file(path: str) -> bytes | None:
         with open(path, "rb", buffering=0) as file:
             return file.read()
     except OSError:
+        return None
+
+
+def anonymous_bytes(path: str = "/proc/self/statm", page_size: int | None = None) -> int | None:
+    """Resident bytes that no file and no shared memory backs; None where the system doesn't tell."""
+    data = read_file(path)
+    statm = None if data is None else parse_statm(data)
+    try:
+        return None if statm is None else (statm.resident - statm.shared) * (page_size or os.sysconf("SC_PAGE_SIZE"))
+    except (OSError, ValueError, AttributeError):
         return None
 
 
