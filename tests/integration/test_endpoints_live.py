@@ -54,29 +54,90 @@ def answered(url: str) -> bool:
     return True
 
 
+SHAPES: dict[str, set[str]] = {
+    "GET /internal/memory/status": {
+        *("timestamp", "pid", "process_memory_bytes", "virtual_bytes", "limit_bytes", "limit_kind", "utilization"),
+        *("pressure", "heap_objects", "probe_running", "trend", "thresholds", "history", "health", "features"),
+        "last_cleanup",
+    },
+    "GET /internal/memory/metrics": {
+        *("timestamp", "pid", "process_memory_bytes", "virtual_bytes", "limit_bytes", "limit_kind", "utilization"),
+        *("pressure", "heap_objects", "system_memory_percent", "gc_collections", "eviction_count", "evicted_bytes"),
+        *("live_objects", "custom_metrics"),
+    },
+    "POST /internal/memory/cleanup": {"result", "metrics"},
+    "POST /api/packages/memory/update-metrics": {"message", "update_time"},
+    "GET /api/packages/memory/summary": {
+        *("total_current_memory", "total_peak_memory", "total_memory_footprint", "packages_with_leaks"),
+        *("memory_trends", "memory_pressure_levels", "system_memory_pressure", "total_packages", "loaded_packages"),
+    },
+    "GET /api/packages/memory/wave": {"package_name", "memory_metrics", "is_loaded", "status"},
+    "GET /api/packages/memory/leaks?threshold=0.2": {"leaks", "total_leaks", "threshold", "detection_time"},
+    "GET /api/packages/memory/optimization-suggestions": {
+        *("suggestions", "total_suggestions", "high_severity", "medium_severity", "low_severity"),
+        "generation_time",
+    },
+    "POST /api/packages/memory/garbage-collection": {
+        *("memory_before", "memory_after", "memory_freed", "objects_collected", "garbage_collection_time"),
+    },
+}
+"""Every path that the two documents describe, and what it answers."""
+PACKAGE_METRICS = {
+    *("current_memory_usage", "peak_memory_usage", "memory_footprint", "memory_leak_score", "memory_trend"),
+    *("memory_pressure_level", "memory_growth_rate", "average_memory_usage", "memory_variance", "memory_check_count"),
+    *("last_memory_check", "memory_history_length"),
+}
+WATCHED = """
+from otel_memory import get_lazy_loader, register_gauge
+
+get_lazy_loader().load("wave")
+register_gauge("chat.sessions", lambda: 3)
+"""
+
+
 def check_mounted(base: str, pid: int | None = None) -> None:
-    """The endpoints below ``base`` answer as mounted ones with a token do."""
-    status, content = get(f"{base}/internal/memory/status", headers=TOKEN)
-    assert status == 200
-    assert content["data"]["probe_running"] is True
-    if pid is not None:
-        assert content["data"]["pid"] == pid
-    assert get(f"{base}/internal/memory/status")[0] == 401
+    """The endpoints below ``base`` answer as those of an application with ``WATCHED`` and a token do."""
+    data: dict[str, Any] = {}
+    for route, keys in SHAPES.items():
+        method, path = route.split(" ")
+        status, content = get(base + path, method, TOKEN)
+        assert (status, content.keys()) == (200, {"status", "data"}), route
+        assert content["status"] == "success"
+        data[path] = content["data"]
+        assert data[path].keys() == keys, route
+        assert get(base + path, method, {"Authorization": "Bearer guessed"})[0] == 401, route
+    status, metrics = data["/internal/memory/status"], data["/internal/memory/metrics"]
+    assert status["probe_running"] is True
+    assert status["trend"].keys() >= {"direction", "growth_bytes_per_second"}
+    assert status["history"].keys() == {"count", "statistics"}
+    assert {"name", "state", "severity"} <= status["thresholds"][0].keys()
+    assert metrics["custom_metrics"] == {"chat.sessions": 3}
+    assert metrics["pid"] == (pid or metrics["pid"])
+    assert psutil.pid_exists(metrics["pid"])
+    assert type(metrics["process_memory_bytes"]) is int
+    assert metrics["process_memory_bytes"] > 5e6
+    assert data["/internal/memory/cleanup"]["result"]["trigger"] == "manual"
+    summary, package = data["/api/packages/memory/summary"], data["/api/packages/memory/wave"]
+    assert summary["memory_trends"].keys() == {"increasing", "decreasing", "stable"}
+    assert summary["memory_pressure_levels"].keys() == {"low", "medium", "high", "critical"}
+    assert summary["total_packages"] >= summary["loaded_packages"] >= 1
+    assert package["memory_metrics"].keys() >= PACKAGE_METRICS
+    assert (package["is_loaded"], package["status"]) == (True, "loaded")
+    assert data["/api/packages/memory/leaks?threshold=0.2"]["threshold"] == 0.2
+
     assert get(f"{base}/internal/memory/health")[1]["data"].keys() == {"status"}
-    assert get(f"{base}/internal/memory/cleanup", "POST", TOKEN)[1]["data"]["result"]["trigger"] == "manual"
-    assert get(f"{base}/api/packages/memory/leaks?threshold=0.2", headers=TOKEN)[1]["data"]["threshold"] == 0.2
     status, content = get(f"{base}/api/packages/memory/nothere", headers=TOKEN)
     assert (status, content["error"]["code"]) == (404, "unknown_package")
     assert get(f"{base}/api/packages/memory/leaks?threshold=x", headers=TOKEN)[0] == 422
     assert get(f"{base}/internal/nothing", headers=TOKEN)[1]["error"]["code"] == "unknown_path"
+    long = {**TOKEN, "Content-Length": "20000"}
+    assert get(f"{base}/internal/memory/cleanup", "POST", long)[0] == 413
 
 
-FASTAPI = """
+ASGI = """
 import threading
-from fastapi import FastAPI
 from otel_memory import memory_app, register_evictor
 
-app = FastAPI()
 begun, release = threading.Event(), threading.Event()
 
 @register_evictor("slow", timeout_seconds=30)
@@ -84,25 +145,42 @@ def slow():
     begun.set()
     release.wait(60)
 
-@app.get("/shop")
-async def shop():
-    return {"shop": True}
+async def shop(request):
+    return JSONResponse({"shop": True})
 
-@app.get("/begun")
-async def is_begun():
-    return begun.is_set()
+async def is_begun(request):
+    return JSONResponse(begun.is_set())
 
-@app.get("/release")
-async def do_release():
+async def do_release(request):
     release.set()
-    return True
+    return JSONResponse(True)
 
+paths = {"/shop": shop, "/begun": is_begun, "/release": do_release}
+"""
+FASTAPI = """
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+app = FastAPI()
+for path, answer in paths.items():
+    answer.__annotations__["request"] = Request
+    app.get(path)(answer)
 app.mount("/memory", memory_app(token="s3cret"))
+"""
+STARLETTE = """
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+
+app = Starlette(
+    routes=[Mount("/memory", memory_app(token="s3cret")), *(Route(path, answer) for path, answer in paths.items())]
+)
 """
 
 
-def test_mounted_in_fastapi_under_uvicorn(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text(FASTAPI)
+@pytest.mark.parametrize("framework", [FASTAPI, STARLETTE], ids=["FastAPI", "Starlette"])
+def test_mounted_under_uvicorn(tmp_path: Path, framework: str) -> None:
+    (tmp_path / "shop.py").write_text(WATCHED + ASGI + framework)
     port = free_port()
     launcher = str(BIN / "opentelemetry-instrument")
     argv = (launcher, str(BIN / "uvicorn"), "shop:app", "--port", str(port), "--app-dir", str(tmp_path))
@@ -147,7 +225,7 @@ run_simple("127.0.0.1", int(sys.argv[1]), app, threaded=True)
 
 
 def test_mounted_in_flask(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text(FLASK)
+    (tmp_path / "shop.py").write_text(WATCHED + FLASK)
     port = free_port()
     argv = (str(BIN / "opentelemetry-instrument"), sys.executable, "shop.py", str(port))
     with running(tmp_path, *argv) as child:
@@ -178,7 +256,7 @@ asgi = Starlette(routes=[Mount("/memory", memory_app(token="s3cret")), Mount("/"
 
 @pytest.mark.parametrize("interface", ["wsgi", "asgi"])
 def test_mounted_in_django(tmp_path: Path, interface: str) -> None:
-    (tmp_path / "shop.py").write_text(DJANGO)
+    (tmp_path / "shop.py").write_text(WATCHED + DJANGO)
     port = free_port()
     argv = (
         (str(BIN / "gunicorn"), "--bind", f"{LOOPBACK}:{port}", "--threads", "4", "--no-control-socket")
@@ -191,6 +269,44 @@ def test_mounted_in_django(tmp_path: Path, interface: str) -> None:
         wait_until(lambda: answered(f"{base}/shop"), timeout_seconds=60, what="the application")
         check_mounted(f"{base}/memory")
         assert get(f"{base}/shop") == (200, {"shop": True})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_on_an_address_of_its_own(tmp_path: Path, host: str) -> None:
+    (tmp_path / "shop.py").write_text(WATCHED + "import time; time.sleep(300)")
+    argv = (str(BIN / "opentelemetry-instrument"), sys.executable, "shop.py")
+    env = {
+        "OTEL_PYTHON_MEMORY_HTTP": "true",
+        "OTEL_PYTHON_MEMORY_HTTP_HOST": host,
+        "OTEL_PYTHON_MEMORY_HTTP_PORT": "0",
+        "OTEL_PYTHON_MEMORY_EVENTS": "file",
+    }
+    with running(tmp_path, *argv, OTEL_PYTHON_MEMORY_HTTP_TOKEN="s3cret", **env) as child:
+        file = tmp_path / "otel-memory-events.jsonl"
+        wait_until(lambda: file.exists() and check_events(file), timeout_seconds=60, what="the event")
+        (event,) = [each for each in check_events(file) if each["event_name"] == names.EVENT_HTTP_LISTENING]
+        assert event["attributes"][names.SERVER_ADDRESS] == host
+        assert event["attributes"][names.PROCESS_PID] == child.pid
+        port = event["attributes"][names.SERVER_PORT]
+        wait_until(
+            lambda: get(f"http://{LOOPBACK}:{port}/internal/memory/status", headers=TOKEN)[1]["data"]["thresholds"],
+            timeout_seconds=60,
+            what="the sampler's first beat",
+        )
+        check_mounted(f"http://{LOOPBACK}:{port}", child.pid)
+
+
+def test_elsewhere_than_on_loopback_nothing_is_served_without_a_token(tmp_path: Path) -> None:
+    """It would be everybody's. The application runs on without the probe, and the log says what is missing."""
+    argv = (str(BIN / "opentelemetry-instrument"), sys.executable, "-c", "print('goes on')")
+    env = {"OTEL_PYTHON_MEMORY_HTTP": "true", "OTEL_PYTHON_MEMORY_HTTP_HOST": "0.0.0.0"}
+    with running(tmp_path, *argv, **env, OTEL_PYTHON_MEMORY_EVENTS="file") as child:
+        assert child.wait(60)
+        assert child.stop() == 0
+    text = (tmp_path / "log").read_text()
+    assert "goes on" in text
+    assert "OTEL_PYTHON_MEMORY_HTTP_TOKEN" in text
+    assert not (tmp_path / "otel-memory-events.jsonl").exists()
 
 
 WORKERS = """
