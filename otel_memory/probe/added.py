@@ -8,7 +8,6 @@ program's code.
 
 from __future__ import annotations
 
-import gc
 import sys
 import tracemalloc
 from collections import Counter, deque
@@ -82,7 +81,7 @@ def _new_entries(thing: Any, count: int) -> list[tuple[Any, ...]]:
 
 def _is_new(thing: object) -> bool:
     # A small object that was made of a spare one is not known to the trace, but what it refers to is.
-    return _traceback(thing) is not None or any(_traceback(each) for each in gc.get_referents(thing)[:5])
+    return _traceback(thing) is not None or any(_traceback(each) for each in sizes.referents(thing)[:5])
 
 
 def _traceback(thing: object) -> Frames | None:
@@ -105,4 +104,4 @@ def _collect(entry: tuple[Any, ...], found: Counter[Frames], seen: set[int]) -> 
         elif depth > 1 and not type(thing).__flags__ & _MANAGED_DICT:
             continue  # older than the trace, or made of a spare one: shared with others, as a rule
         if depth < _DEEPEST:
-            waiting.extend((each, depth + 1) for each in gc.get_referents(thing)[:200])
+            waiting.extend((each, depth + 1) for each in sizes.referents(thing)[:200])

@@ -88,9 +88,8 @@ def run(
     ``1 + rest_times`` times as long.
 
     ``frames`` of each allocation are kept, ``DEEPER_FRAMES`` where those are all a library's; the first of them that is
-    the program's own is named. A piece ends early
-    where a look would hold the interpreter for more than ``max_pause_seconds``, and the burst when ``stopping()``
-    says so.
+    the program's own is named. A piece ends early where a look would hold the interpreter for more than 10 ms or
+    ``max_pause_seconds``, and the burst when ``stopping()`` says so.
     """
     if tracemalloc.is_tracing() and _traces() > max_pause_seconds / SECONDS_A_TRACE:
         most = int(max_pause_seconds / SECONDS_A_TRACE)
@@ -98,45 +97,61 @@ def run(
     sums = _Sums(len(watched or ()))
     most = int(min(max_pause_seconds, HOLD_SECONDS) / SECONDS_A_TRACE)
     pieces = max(1, round(seconds / PIECE_SECONDS))
-    for number in range(pieces):
-        if frames < DEEPER_FRAMES and not tracemalloc.is_tracing() and not sums.names_own():
-            frames = DEEPER_FRAMES
-            sums.begin_anew()
+    while not stopping():
         use = tracing.begin(frames)
+        began = clock()
         try:
-            _piece(sums, seconds / pieces, most, watched, stopping, sleep, clock)
+            piece = _piece(seconds / pieces, most, watched, stopping, sleep, clock)
         finally:
             tracing.end(use)
-        if stopping():
+        traced = clock() - began
+        sums.add(piece, traced)
+        # On a busy machine a piece takes longer than it should; there are fewer of them then.
+        named = frames >= DEEPER_FRAMES or sums.names_own()
+        if sums.seconds >= seconds * (1 - 0.5 / pieces) and (named or sums.seconds >= 2 * seconds):
             break
-        if number + 1 < pieces:
-            sleep(max(rest_times * seconds / pieces, _LEAST_REST))
+        sleep(max(rest_times * traced, _LEAST_REST))
+        if not named and not tracemalloc.is_tracing():
+            frames = DEEPER_FRAMES
+            sums.begin_anew()
     return sums.burst(stopping())
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What was alive at the start, in the middle and at the end of a piece, and what came to the watched containers."""
+
+    before: list[Any]
+    middle: list[Any]
+    end: list[Any]
+    late_seconds: float
+    added: list[Counter[Frames]]
+    added_seconds: float
+    ended_early: bool
+    pause_seconds: float
+
+
 def _piece(
-    sums: _Sums,
     seconds: float,
     most: int,
     watched: Watched | None,
     stopping: Callable[[], bool],
     sleep: Callable[[float], None],
     clock: Callable[[], float],
-) -> None:
+) -> _Piece:
+    pauses: list[float] = []
     if watched is not None:
         watched.begin()
     began, known = clock(), _traces()
-    before = _look(sums.pauses)  # not empty where somebody else traces
+    before = _look(pauses)  # not empty where somebody else traces
     early = _wait(began + seconds / 2, known + most // 2, stopping, sleep, clock)
     _collect_young()
-    middle_at, middle = clock(), _look(sums.pauses)
+    middle_at, middle = clock(), _look(pauses)
     early = _wait(clock() + (middle_at - began), known + most, stopping, sleep, clock) or early
-    if watched is not None and tracemalloc.is_tracing():
-        sums.add_to_containers(watched.added(), clock() - began)
     _collect_young()
-    ended, end = clock(), _look(sums.pauses)
-    sums.ended_early |= early
-    sums.add(before, middle, end, middle_at - began, ended - middle_at)
+    ended, end = clock(), _look(pauses)
+    added = watched.added() if watched is not None and tracemalloc.is_tracing() else []
+    return _Piece(before, middle, end, ended - middle_at, added, clock() - began, early, max(pauses))
 
 
 def _traces() -> int:
@@ -164,14 +179,23 @@ def _collect_young() -> None:
         gc.collect(1)
 
 
-def _look(pauses: list[float]) -> dict[Frames, int]:
-    """Bytes that are alive, by traceback. Notes in ``pauses`` how long it held the interpreter."""
-    if not tracemalloc.is_tracing():
-        return {}
-    began = time.thread_time()
-    snapshot = tracemalloc.take_snapshot()
-    pauses.append(time.thread_time() - began)
-    raw: list[Any] = getattr(snapshot.traces, "_traces", None) or []
+def _look(pauses: list[float]) -> list[Any]:
+    """What is alive, as tracemalloc tells it. Notes in ``pauses`` how long it held the interpreter."""
+    collections, began = _full_collections(), time.thread_time()
+    raw: list[Any] = []
+    if tracemalloc.is_tracing():
+        raw = getattr(tracemalloc.take_snapshot().traces, "_traces", raw)
+    took = time.thread_time() - began
+    # A full collection that was due anyway may have come just here: its time is the collector's.
+    pauses.append(took if _full_collections() == collections else 0.0)
+    return raw
+
+
+def _full_collections() -> int:
+    return int(gc.get_stats()[-1]["collections"])
+
+
+def _bytes_by_traceback(raw: list[Any]) -> dict[Frames, int]:
     sums: dict[int, list[Any]] = {}
     for trace in raw:  # (domain, size, ((file, line), …), …); equal tracebacks are one object
         size, frames = trace[1], trace[2]
@@ -187,8 +211,7 @@ class _Sums:
     """What all pieces saw, by site."""
 
     def __init__(self, containers: int = 0) -> None:
-        self.pauses = [0.0]
-        self.seconds = 0.0
+        self.seconds = self.pause_seconds = 0.0
         self.ended_early = self._seen = False
         self._containers = containers
         self.begin_anew()
@@ -200,29 +223,22 @@ class _Sums:
         self._late: Counter[_Place] = Counter()
         self._added: list[Counter[_Place]] = [Counter() for _ in range(self._containers)]
 
-    def add(
-        self,
-        before: Mapping[Frames, int],
-        middle: Mapping[Frames, int],
-        end: Mapping[Frames, int],
-        first_seconds: float,
-        second_seconds: float,
-    ) -> None:
-        """One piece: bytes that were alive, by traceback, at its start, in its middle and at its end."""
-        self.seconds += first_seconds + second_seconds
-        self._late_seconds += second_seconds
-        self._seen |= bool(end)
+    def add(self, piece: _Piece, seconds: float) -> None:
+        """Count a piece in, in which tracing was on for ``seconds``."""
+        self.seconds += seconds
+        self.pause_seconds = max(self.pause_seconds, piece.pause_seconds)
+        self.ended_early |= piece.ended_early
+        self._seen |= bool(piece.end)
+        self._late_seconds += piece.late_seconds
+        before, middle, end = map(_bytes_by_traceback, (piece.before, piece.middle, piece.end))
         for frames in {*middle, *end}:
             site = _own_site(frames)
             if site is not None:
                 was, then = before.get(frames, 0), middle.get(frames, 0)
                 self._early[site] += then - was
                 self._late[site] += end.get(frames, 0) - then
-
-    def add_to_containers(self, added: list[Counter[Frames]], seconds: float) -> None:
-        """One piece: bytes by traceback of what came to each container."""
-        self._added_seconds += seconds
-        for sums, found in zip(self._added, added, strict=True):
+        self._added_seconds += piece.added_seconds
+        for sums, found in zip(self._added, piece.added, strict=False):
             for frames, size in found.items():
                 site = _own_site(frames)
                 if site is not None:
@@ -239,14 +255,14 @@ class _Sums:
         added = tuple(_named(_rates(sums, self._added_seconds)) for sums in self._added)
         if stopped or not self._seen:
             gave_up = None if stopped else "tracemalloc was stopped, or nothing was allocated that stayed"
-            return Burst(self.seconds, 0.0, (), gave_up, self.ended_early, max(self.pauses), added)
+            return Burst(self.seconds, 0.0, (), gave_up, self.ended_early, self.pause_seconds, added)
         # What came in both halves grows steadily; what only one half saw may have been under way, and counts half.
         steady = {
             site: (late + max(0, min(late, self._early[site]))) / 2 for site, late in self._late.items() if late > 0
         }
         rates = _rates(steady, self._late_seconds)
         growth = sum(rates.values())
-        return Burst(self.seconds, growth, _named(rates), None, self.ended_early, max(self.pauses), added)
+        return Burst(self.seconds, growth, _named(rates), None, self.ended_early, self.pause_seconds, added)
 
 
 def _rates(sums: Mapping[_Place, float], seconds: float) -> dict[_Place, float]:

@@ -215,8 +215,13 @@ def judge_kind(
         "threads": (parts.stack or 0.0) if threads is not None and threads >= MORE_THREADS else 0.0,
         "mapped": parts.other or 0.0,
     }
+    least = EXPLAINS * max(growth or 0.0, 0.0)
+    if max(in_arenas, held) < least <= (parts.c_used or 0.0) and any(not holder.single for holder in holders):
+        # What stayed in the burst lies in the C allocator, and isn't what the growing container's objects consist of:
+        # extension modules that allocate by way of Python.
+        rates["python"], rates["native"] = 0.0, parts.c_used or 0.0
     kind = max(rates, key=lambda each: rates[each])
-    if rates[kind] <= 0 or rates[kind] < EXPLAINS * max(growth or 0.0, 0.0):
+    if rates[kind] <= 0 or rates[kind] < least:
         return "unknown"
     return "cycles" if kind == "python" and holders and holders[0].kind == "cycle" else kind
 

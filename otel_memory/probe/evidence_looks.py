@@ -26,6 +26,7 @@ from otel_memory.probe.burst import Burst
 from otel_memory.probe.census import Census, Grown
 from otel_memory.probe.cycle_labels import type_name
 from otel_memory.probe.evidence import (
+    EXPLAINS,
     MAX_NAMED,
     MORE_THREADS,
     Evidence,
@@ -38,9 +39,11 @@ from otel_memory.probe.evidence import (
 )
 from otel_memory.probe.holder_names import referred_by_threads
 from otel_memory.probe.sizes import mean_entry, mean_in_cycles
+from otel_memory.probe.sources.procfs import anonymous_bytes
 
 MAX_DESCRIPTORS: Final = 4096
 _FOLLOWED_CONTAINERS: Final = 5
+_FOLLOWED_SMALL: Final = 2
 _FOLLOWED_TYPES: Final = 2
 _SAMPLES_A_TYPE: Final = 4
 _LEAST_OBJECTS: Final = 20
@@ -55,6 +58,7 @@ _BUILTIN_SIZE: Final = 64
 _LEAST_BUILTIN: Final = 0.01
 _FEW: Final = 10
 _LEAST_SITE: Final = 0.05  # of the growth, that a site must account for where it isn't Python's objects that grow
+_LEAST_MADE: Final = 0.01  # of a container's growth, that came at a line in a burst: that makes a program slow
 _OWN_HOLDER: Final = 4.0  # times as heavy as a library's is one of the program
 _MORE_DESCRIPTORS: Final = 20
 _MORE_SOCKETS: Final = 100
@@ -81,16 +85,6 @@ class Before:
     threads: Counter[str]
     descriptors: Counter[str] | None
     full_collections: int
-
-
-def anonymous_bytes(path: str = "/proc/self/statm", page_size: int | None = None) -> int | None:
-    """Resident bytes that no file and no shared memory backs; None where the system doesn't tell."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            fields = file.read(128).split()
-        return (int(fields[1]) - int(fields[2])) * (page_size or os.sysconf("SC_PAGE_SIZE"))
-    except (OSError, ValueError, IndexError, AttributeError):
-        return None
 
 
 def look(options: Options, stopping: Callable[[], bool] = lambda: False) -> Before:
@@ -152,7 +146,7 @@ def conclude(
             )
         finally:
             watched.let_go()
-        holders = _with_sites(holders, found, burst)
+        holders = _with_sites(holders, found, burst, elapsed)
     parts = _part_growth(before.parts, parts_now, elapsed)
     threads = threads_now.total() - before.threads.total()
     descriptors = None
@@ -199,17 +193,21 @@ def _sites(
     return tuple(SiteGrowth(name, rates[name]) for name in ordered if rates[name] >= least)[:MAX_NAMED]
 
 
-def _with_sites(holders: tuple[HolderGrowth, ...], found: Found, burst: Burst) -> tuple[HolderGrowth, ...]:
+def _with_sites(
+    holders: tuple[HolderGrowth, ...], found: Found, burst: Burst, elapsed: float
+) -> tuple[HolderGrowth, ...]:
     """With the line that made most of what came to each holder's containers."""
     names = [name for each, name in found.followed if not each.is_buffer]
     made: dict[str, Counter[str]] = {}
     for name, lines in zip(names, burst.added, strict=False):
         for line in lines:
             made.setdefault(name, Counter())[str(line)] += int(line.bytes_per_second)
-    return tuple(
-        replace(holder, site=made[holder.name].most_common(1)[0][0]) if made.get(holder.name) else holder
-        for holder in holders
-    )
+    with_sites = []
+    for holder in holders:
+        site, rate = next(iter(made.get(holder.name, Counter[str]()).most_common(1)), ("", 0))
+        told = rate * elapsed >= _LEAST_MADE * holder.size
+        with_sites.append(replace(holder, site=site) if site and told else holder)
+    return tuple(with_sites)
 
 
 def capture_evidence(seconds: float = 2.0, *, frames: int = 2, max_pause_seconds: float = 0.05) -> Evidence:
@@ -284,10 +282,14 @@ def find_holders(
     """Who holds the containers that grew, and some of the newest objects of the types that grew."""
     least = _LEAST_HELD * grown_bytes
     names = {each.name for each in types}
-    # Objects of a growing type may own memory that isn't Python's: their container counts whatever its size.
-    containers = [
-        each for each in after.grown if each.estimated_bytes >= least or each.what.partition(" of ")[2] in names
-    ][:_FOLLOWED_CONTAINERS]
+    containers = [each for each in after.grown if each.estimated_bytes >= least][:_FOLLOWED_CONTAINERS]
+    if sum(each.estimated_bytes for each in containers) < EXPLAINS * grown_bytes:
+        # Objects may own memory that isn't Python's: those that hold more than plain values count whatever their size.
+        known = set(map(id, containers))
+        more = [
+            each for each in after.grown if id(each) not in known and _may_own(each.what.partition(" of ")[2], names)
+        ]
+        containers += more[:_FOLLOWED_SMALL]
     samples = _newest([each.name for each in types[:_FOLLOWED_TYPES]])
     targets = listing.Kept([*(each.container for each in containers), *(thing for _, thing in samples)])
     if not targets:
@@ -315,16 +317,18 @@ def find_holders(
     ]
     followed = tuple((each, holder.name) for each, holder in zip(containers, found, strict=False))
     votes = Counter(zip(sampled, search.holders[len(containers) :], strict=True))
-    more = {each.name: each.objects for each in types}
-    order = list(more)
+    objects_of = {each.name: each.objects for each in types}
+    order = list(objects_of)
     for (name, holder), count in sorted(votes.items(), key=lambda vote: (order.index(vote[0][0]), -vote[1])):
-        objects = more[name] * count // sampled.count(name)
+        objects = objects_of[name] * count // sampled.count(name)
         size = int(objects * sizes_of[name])
         if all(known.name != str(holder) for known in found):
             own = holder_names.is_own(holder.name)
             found.append(HolderGrowth(str(holder), holder.kind, name, objects, size, single=True, own=own))
     usable = [each for each in found if not each.name.startswith("otel_memory.") and each.entries > 0]
     merged = _merged(usable)
+    if any(each.kind != "unknown" for each in merged):
+        merged = [each for each in merged if each.kind != "unknown"]
     # What has a name comes before what has none; a cycle is an answer of its own where nothing else holds anything.
     merged.sort(
         key=lambda each: (
@@ -334,6 +338,10 @@ def find_holders(
         )
     )
     return Found(tuple(merged[:MAX_NAMED]), followed, search)
+
+
+def _may_own(type_name_: str, grown: set[str]) -> bool:
+    return type_name_ in grown or "." in type_name_
 
 
 def _merged(found: list[HolderGrowth]) -> list[HolderGrowth]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from otel_memory.probe import listing, sites
 from otel_memory.probe.cycle_labels import type_name
-from otel_memory.probe.holder_names import Holder, Names, Step
+from otel_memory.probe.holder_names import Holder, Names, Step, is_own
 from otel_memory.probe.listing import Kept
 
 MAX_LEVELS: Final = 12
@@ -134,6 +134,12 @@ def _held_by(referrers: list[Any], wanted: set[int]) -> list[set[int]]:
     return [wanted.intersection(map(id, gc.get_referents(referrer))) for referrer in referrers]
 
 
+def _preference(holder: Holder) -> tuple[int, bool, bool]:
+    """The lowest is the name to tell: of a lasting kind, of the program, of the package that what it keeps is of."""
+    keeper = holder.through or holder.name
+    return holder.rank, not is_own(keeper), keeper.partition(".")[0] != holder.name.partition(".")[0]
+
+
 def _advance(trail: _Trail, referrers: list[Any], held: list[set[int]], names: Names) -> None:
     """Go one level up: see whether an end is reached, and what to follow if not."""
     reached: list[Step] = []
@@ -157,7 +163,7 @@ def _advance(trail: _Trail, referrers: list[Any], held: list[set[int]], names: N
     lasting = [holder for holder in ends if holder.kind != "local" or holder.through is not None]
     locals_found += [holder for holder in ends if holder not in lasting]
     if lasting:
-        trail.found = min(lasting, key=lambda holder: holder.rank)
+        trail.found = min(lasting, key=_preference)
         trail.frontier = []
         return
     # A local variable may be that of a method at work right now: what lasts longer is looked for a little further.

@@ -17,6 +17,7 @@ _DEEPEST: Final = 4
 _MOST_OBJECTS: Final = 20_000
 
 _OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_SAMPLES: Final = os.path.join(_OURS, "demo", "")
 
 
 @functools.cache
@@ -27,13 +28,13 @@ def _library_roots() -> tuple[str, ...]:
 
 
 def is_ours(path: str) -> bool:
-    """Whether a file belongs to this package."""
-    return path.startswith(_OURS)
+    """Whether a file belongs to this package; the sample programs of its demo are programs like any other."""
+    return path.startswith(_OURS) and not path.startswith(_SAMPLES)
 
 
 def is_library(path: str) -> bool:
     """Whether a file belongs to the standard library or to an installed package; also what is no file at all."""
-    return path.startswith(("<", *_library_roots()))
+    return path.startswith(("<", *_library_roots())) and not path.startswith(_SAMPLES)
 
 
 def short_path(path: str) -> str:

@@ -28,11 +28,14 @@ BUFFERS: Final[tuple[tuple[type, Callable[[Any], int]], ...]] = (
     (io.BytesIO, io.BytesIO.__sizeof__),
     (io.StringIO, io.StringIO.__sizeof__),
 )
-SHARED: Final = (type, ModuleType, FunctionType, CodeType)
+SHARED: Final = (type, ModuleType, CodeType)
 """Never a part of what refers to it."""
 MAX_OBJECTS: Final = 2_000
 """Of one entry that are looked at; the rest is in proportion to nothing, and isn't counted."""
 _MAX_WIDTH: Final = 500
+_LOOKED_AT: Final = 50
+_FEW: Final = 30
+_UNSHARED: Final = 4
 _HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement
 _COLLECTOR_HEAD: Final = 16
 _ALIGNED: Final = 16
@@ -82,9 +85,36 @@ def _reached(entry: Sequence[Any], tell: Callable[[Any], object] = lambda _: Non
             continue
         sizes[id(thing)] = own_size(thing)
         tell(thing)
-        if len(waiting) < MAX_OBJECTS and (length(thing) or 0) <= _MAX_WIDTH:
-            waiting.extend(gc.get_referents(thing)[:_MAX_WIDTH])
+        entries = length(thing) or 0
+        if entries > _MAX_WIDTH:
+            sizes[id(thing)] += entries * _unshared(thing)
+        elif len(waiting) < MAX_OBJECTS:
+            waiting.extend(referents(thing)[:_MAX_WIDTH])
     return sizes
+
+
+def _unshared(large: Any) -> int:
+    """Bytes of one entry of a large container, on average, as far as nothing else refers to it."""
+    total, looked = 0, 0
+    for entry in newest(large, _LOOKED_AT):
+        looked += 1
+        waiting = list(entry)
+        del entry
+        while waiting:
+            thing = waiting.pop()
+            # Referred to by the container, by ``thing`` and by the call itself; a few more hold what is shared.
+            if sys.getrefcount(thing) <= _UNSHARED and not issubclass(type(thing), SHARED):
+                total += own_size(thing)
+                if not length(thing) or (length(thing) or 0) < _FEW:
+                    waiting += referents(thing)[:_FEW]
+    return total // max(1, looked)
+
+
+def referents(thing: Any) -> list[Any]:
+    """What the thing refers to; of a function not its module, which it only works in."""
+    if type(thing) is FunctionType:
+        return [*(thing.__closure__ or ()), thing.__defaults__, thing.__kwdefaults__, thing.__dict__]
+    return gc.get_referents(thing)
 
 
 def length(thing: Any) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -101,3 +102,22 @@ def test_an_entry_is_as_large_as_what_only_it_refers_to() -> None:
     held = [[bytearray(10_000), SHARED] for _ in range(10)]
     assert sizes.mean_entry(sizes.newest(held, 10)) == pytest.approx(10_100, abs=200)
     assert sizes.mean_entry([]) == 0.0
+
+
+def test_a_large_entry_and_a_closure_are_as_large_as_what_they_hold() -> None:
+    rows = [[f"row {number} of {entry} " * 5 for number in range(2_000)] for entry in range(5)]
+    exact = sum(map(sys.getsizeof, [rows[0], *rows[0]]))
+    assert sizes.mean_entry(sizes.newest(rows, 5)) == pytest.approx(exact, rel=0.15)
+
+    def keep(text: bytes) -> Callable[[], int]:
+        return lambda: len(text)
+
+    kept = [keep(bytes(50_000)) for _ in range(5)]
+    assert sizes.mean_entry(sizes.newest(kept, 5)) == pytest.approx(50_300, abs=400)
+
+
+def test_what_only_a_cycle_holds_is_shared_out_among_its_objects() -> None:
+    ring = [Order(number) for number in range(10)]
+    for order, following in zip(ring, [*ring[1:], ring[0]], strict=True):
+        order.following = following  # type: ignore[attr-defined]
+    assert 300 < sizes.mean_in_cycles(ring[:3]) < 1_500

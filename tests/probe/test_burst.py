@@ -82,8 +82,10 @@ def test_it_is_cut_into_pieces_with_rests_between_them() -> None:
 
     with busy():
         found = run(1.0, rest_times=burst.REST_TIMES, sleep=sleep, tracing=SharedTracing(Switch(safe_to_stop=True)))
-    assert rests == [pytest.approx(burst.REST_TIMES * 0.2)] * 4
-    assert found.seconds > 0.5
+    # Five pieces of 0.2 s, or fewer where the machine is so busy that they take longer.
+    assert 1 <= len(rests) <= 5
+    assert all(rest >= burst.REST_TIMES * 0.2 for rest in rests)
+    assert found.seconds >= 0.9
 
 
 def test_a_line_far_below_which_a_library_allocates_is_found_with_few_frames() -> None:

@@ -160,6 +160,14 @@ def test_the_child_of_a_fork_begins_anew() -> None:
                 "parts": PartGrowth(python_used=0.0, c_used=1e6),
             },
         ),
+        (
+            "native",
+            {
+                "traced": 0.9e6,
+                "holders": [HolderGrowth("shop.ZIPPED", "global", "dict of zlib.Compress", 40, 4000)],
+                "parts": PartGrowth(c_used=0.9e6),
+            },
+        ),
         ("native", {"traced": 0.1e6, "parts": PartGrowth(python_used=0.35e6, c_used=0.6e6)}),
     ],
 )

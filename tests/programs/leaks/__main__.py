@@ -7,6 +7,8 @@ import json
 
 from tests.programs.leaks.run import PROGRAMS, Outcome, run
 
+HEAD = "| program | kind | site | type | holder | confidence |\n|---|---|---|---|---|---|"
+
 
 def row(outcome: Outcome) -> str:
     """One row of the table in docs/evidence.md."""
@@ -24,6 +26,17 @@ def row(outcome: Outcome) -> str:
     )
 
 
+def tell(outcome: Outcome, everything: bool) -> None:
+    """Print the row, what went wrong, and the whole events if asked for."""
+    print(row(outcome), flush=True)
+    if outcome.status or outcome.errors:
+        print(outcome.status, outcome.errors)
+    if everything:
+        for event in outcome.events:
+            print(event["body"])
+            print(json.dumps(event["attributes"], indent=1))
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.programs.leaks", description=__doc__)
@@ -32,15 +45,9 @@ def main() -> None:
     parser.add_argument("--together", type=int, default=6, help="programs that run at the same time")
     parser.add_argument("--all", action="store_true", help="print every attribute of every event")
     options = parser.parse_args()
-    print("| program | kind | site | type | holder | confidence |\n|---|---|---|---|---|---|")
+    print(HEAD)
     for outcome in run(options.program or PROGRAMS, options.seconds, options.together):
-        print(row(outcome), flush=True)
-        if outcome.status or outcome.errors:
-            print(outcome.status, outcome.errors)
-        if options.all:
-            for event in outcome.events:
-                print(event["body"])
-                print(json.dumps(event["attributes"], indent=1))
+        tell(outcome, options.all)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def run(programs: Iterable[str], seconds: float = 22.0, together: int = 6, **env
         try:
             for name, process in started:
                 output, errors = process.communicate(timeout=seconds + 60)
-                yield Outcome(name, process.returncode, tuple(_evidence(output)), errors)
+                yield Outcome(name, process.returncode, tuple(evidence_events(output)), errors)
         finally:
             for _, process in started:
                 if process.poll() is None:
@@ -77,7 +77,8 @@ def _start(name: str, seconds: float, env: dict[str, str]) -> subprocess.Popen[s
     )
 
 
-def _evidence(output: str) -> Iterator[dict[str, Any]]:
+def evidence_events(output: str) -> Iterator[dict[str, Any]]:
+    """The evidence events among what the console exporter printed."""
     decoder, position = json.JSONDecoder(), output.find("{")
     while position >= 0:
         document, end = decoder.raw_decode(output, position)
