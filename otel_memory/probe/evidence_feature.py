@@ -42,13 +42,14 @@ _QUIET: Final = 4.0
 class _Round:
     """One growth that is being looked into."""
 
-    __slots__ = ("before", "busy", "options", "rise", "started")
+    __slots__ = ("before", "busy", "looked", "options", "rise", "started")
 
     def __init__(self, rise: Rise, started: float) -> None:
         self.rise = rise
         self.started = started
         self.options: Options | None = None
         self.before: Before | None = None
+        self.looked: float | None = None
         self.busy = True
 
 
@@ -140,7 +141,9 @@ class EvidenceFeature(Feature):
             started.busy = False
 
     def _go_on(self, current: _Round, now: float) -> None:
-        waited = now - current.started
+        if current.looked is None:
+            current.looked = now  # the first look itself takes time where the interpreter is busy
+        waited = now - current.looked
         if waited < _SETTLE * self._window:
             return
         if self._watch.goes_on(current.rise, current.started):

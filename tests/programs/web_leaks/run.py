@@ -23,7 +23,7 @@ RATE = 24.0
 """Requests a second to the leaking route; half as many to the other."""
 
 
-def run(programs: Iterable[str], seconds: float = 25.0, patience: float = 55.0, **env: str) -> Iterator[Outcome]:
+def run(programs: Iterable[str], seconds: float = 25.0, patience: float = 90.0, **env: str) -> Iterator[Outcome]:
     """Run them all at the same time, each until it has told its evidence, and yield what each came to.
 
     One that tells nothing runs for ``seconds`` if it is a healthy one, else for ``patience``.
