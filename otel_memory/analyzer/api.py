@@ -207,6 +207,7 @@ def _service(view: View, stats: Stats, broker: Broker, checks: Checks, started_a
                 last_delivered=None if health.last_delivered is None else schemas.moment(health.last_delivered),
                 last_error=health.last_error,
                 busy_since=None if health.busy_since is None else schemas.moment(health.busy_since),
+                failing_since=None if health.failing_since is None else schemas.moment(health.failing_since),
             )
             for health in stats.outputs()
         ]

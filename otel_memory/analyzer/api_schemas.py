@@ -289,6 +289,9 @@ class OutputModel(Model):
     last_delivered: datetime | None = Field(description="RFC 3339, UTC.")
     last_error: str | None
     busy_since: datetime | None = Field(description="When the delivery now under way began. RFC 3339, UTC.")
+    failing_since: datetime | None = Field(
+        description="When the first of the tries failed that have all failed since. RFC 3339, UTC."
+    )
 
 
 class HealthModel(Model):

@@ -67,7 +67,9 @@ class StatsCollector(Collector):
         )
         pending = GaugeMetricFamily(f"{PREFIX}deliveries_pending", "Alert changes that wait.", labels=["output"])
         held = GaugeMetricFamily(f"{PREFIX}deliveries_held", "Alert changes kept back by silences.", labels=["output"])
+        failing = GaugeMetricFamily(f"{PREFIX}output_failing", "1 while all tries fail.", labels=["output"])
         for health in self._stats.outputs():
+            failing.add_metric([health.name], health.failing_since is not None)
             held.add_metric([health.name], health.held)
             deliveries.add_metric([health.name, "delivered"], health.delivered)
             deliveries.add_metric([health.name, "failed"], health.failed)
@@ -76,6 +78,7 @@ class StatsCollector(Collector):
         yield deliveries
         yield pending
         yield held
+        yield failing
 
 
 def build_registry(stats: Stats, view: View, gauges: Callable[[], dict[str, tuple[str, float]]]) -> CollectorRegistry:

@@ -62,7 +62,7 @@ MEASURES: Final = (
 @dataclass(frozen=True, slots=True)
 class OutputHealth:
     """How one output fares. Times are seconds since the epoch; ``busy_since`` is when the delivery now under way
-    began; ``abandoned`` were given up after too many tries, too long or a refusal, ``pending`` still wait, ``held``
+    began, ``failing_since`` when the first of the tries failed that have all failed since; ``abandoned`` were given up after too many tries, too long or a refusal, ``pending`` still wait, ``held``
     wait for a silence to end."""
 
     name: str
@@ -74,6 +74,7 @@ class OutputHealth:
     last_delivered: float | None = None
     last_error: str | None = None
     busy_since: float | None = None
+    failing_since: float | None = None
 
 
 class Stats:

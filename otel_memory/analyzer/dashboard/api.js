@@ -54,8 +54,8 @@ export class Api {
     return headers;
   }
 
-  /** The response of a GET; throws ApiError. */
-  async open(path, parameters = {}, { accept = "application/json", signal, headers = {} } = {}) {
+  /** The response, of a GET unless `method` says otherwise; throws ApiError. */
+  async open(path, parameters = {}, { accept = "application/json", signal, headers = {}, method, body } = {}) {
     const query = new URLSearchParams();
     for (const [name, value] of Object.entries(parameters)) {
       if (value !== null && value !== undefined && value !== "") query.set(name, value);
@@ -66,6 +66,8 @@ export class Api {
       response = await this.fetcher(address, {
         headers: { ...this.headers(accept), ...headers },
         signal,
+        method,
+        body,
         cache: "no-store",
       });
     } catch (error) {
@@ -114,5 +116,23 @@ export class Api {
 
   async alerts(options) {
     return (await this.get("/alerts", {}, options)).items;
+  }
+
+  async silences(options) {
+    return (await this.get("/silences", {}, options)).items;
+  }
+
+  makeSilence(silence) {
+    const headers = { "Content-Type": "application/json" };
+    return this.get("/silences", {}, { method: "POST", headers, body: JSON.stringify(silence) });
+  }
+
+  endSilence(id) {
+    return this.get(`/silences/${encodeURIComponent(id)}`, {}, { method: "DELETE" });
+  }
+
+  /** How each output of alerts fares. */
+  async outputs(options) {
+    return (await this.get("/summary", {}, options)).health.outputs;
   }
 }

@@ -115,7 +115,7 @@ class App extends Component {
     }
     if (view === "process") return html`<${Process} key=${id} id=${id} store=${store} api=${api} back=${this.fleetHash} />`;
     if (store.phase === "loading") return html`<p class="boot">Loading the fleet…</p>`;
-    if (view === "alerts") return html`<${Alerts} store=${store} />`;
+    if (view === "alerts") return html`<${Alerts} store=${store} api=${api} />`;
     if (view === "fleet") {
       return html`<${Fleet} store=${store} sparks=${this.sparks} parameters=${parameters}
         onParameters=${(next) => this.setParameters(next)} />`;

@@ -292,10 +292,14 @@ class Lane:
             # Once for each outage: the tries of a day would fill a log.
             level = logging.DEBUG if self._failing else logging.WARNING
             _logger.log(level, "output %s: %s was not delivered: %s", self._output.name, what, _text(error))
+            since = self._health.failing_since or self._clock()
             self._failing = True
-            self._publish(failed=self._health.failed + 1, last_error=_text(error), busy_since=None)
+            self._publish(
+                failed=self._health.failed + 1, last_error=_text(error), busy_since=None, failing_since=since
+            )
             return error
         self._failing = False
+        self._publish(busy_since=None, failing_since=None)
         return None
 
     def _exhausted(self, change: AlertChange, attempts: int, created_at: float, error: Exception) -> bool:

@@ -114,12 +114,13 @@ class ScoreExporter:
             if not self._failing and not self._stopping.is_set():
                 _logger.warning("scores: %s; they are sent again every %g s", text, self._interval)
             self._failing = True
-            self._publish(failed=self._health.failed + 1, last_error=text, busy_since=None)
+            since = self._health.failing_since or self._clock()
+            self._publish(failed=self._health.failed + 1, last_error=text, busy_since=None, failing_since=since)
             return False
         self._failing = False
         self._sent.update((one.process.id, one.last_seen) for one in assessments)
         delivered = self._health.delivered + len(assessments)
-        self._publish(delivered=delivered, last_delivered=self._clock(), busy_since=None)
+        self._publish(delivered=delivered, last_delivered=self._clock(), busy_since=None, failing_since=None)
         return True
 
     def _publish(self, **changes: object) -> None:

@@ -27,7 +27,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tests.analyzer.dashboard.fleets import FLEETS, Json, series, stamp
+from tests.analyzer.dashboard.fleets import FLEETS, OUTPUTS, SILENCES, Json, series, stamp
 
 PAGE = Path(__file__).parents[3] / "otel_memory" / "analyzer" / "dashboard"
 CSP = (
@@ -66,6 +66,8 @@ class FakeAnalyzer:
         self.processes = {item["id"]: item for item in processes}
         self.alerts = {item["id"]: item for item in alerts}
         self.events: dict[str, list[Json]] = {}
+        self.silences = SILENCES[fleet](time.time()) if fleet in SILENCES else []
+        self.outputs = OUTPUTS[fleet](time.time()) if fleet in OUTPUTS else []
         self.token = token
         self.failing: int | None = None
         self.streams: set[asyncio.Queue[str | None]] = set()
@@ -84,6 +86,9 @@ class FakeAnalyzer:
             Route("/api/v1/processes/{id}", self.one_process),
             Route("/api/v1/processes/{id}/series", self.one_series),
             Route("/api/v1/alerts", self.list_alerts),
+            Route("/api/v1/silences", self.list_silences),
+            Route("/api/v1/silences", self.make_silence, methods=["POST"]),
+            Route("/api/v1/silences/{id}", self.end_silence, methods=["DELETE"]),
             Route("/api/v1/stream", self.stream),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ]
@@ -152,7 +157,29 @@ class FakeAnalyzer:
 
     async def summary(self, _request: Request) -> Response:
         verdicts = [item["verdict"] for item in self.processes.values()]
-        return JSONResponse({"processes": len(verdicts), "verdicts": {name: verdicts.count(name) for name in verdicts}})
+        counts = {name: verdicts.count(name) for name in verdicts}
+        return JSONResponse({"processes": len(verdicts), "verdicts": counts, "health": {"outputs": self.outputs}})
+
+    async def list_silences(self, _request: Request) -> Response:
+        return JSONResponse({"items": self.silences})
+
+    async def make_silence(self, request: Request) -> Response:
+        asked = await request.json()
+        if any(one["value"] == "(" for one in asked["matchers"]):
+            return JSONResponse({"detail": "matcher service_name: no regular expression"}, 422)
+        now = time.time()
+        times = {"starts_at": stamp(now), "created_at": stamp(now), "ends_at": stamp(now + asked["duration_seconds"])}
+        kept = {name: asked[name] for name in ("matchers", "comment", "created_by")}
+        made = {"id": f"silence-{len(self.silences)}", "state": "active", **times, **kept}
+        self.silences = [made, *self.silences]
+        return JSONResponse(made, 201)
+
+    async def end_silence(self, request: Request) -> Response:
+        for silence in self.silences:
+            if silence["id"] == request.path_params["id"]:
+                silence |= {"state": "over", "ends_at": stamp(time.time())}
+                return JSONResponse(silence)
+        return JSONResponse({"detail": "no such silence"}, 404)
 
     async def list_processes(self, request: Request) -> Response:
         limit = int(request.query_params.get("limit", 100))

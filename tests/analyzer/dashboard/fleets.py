@@ -190,6 +190,47 @@ FLEETS = {
 }
 
 
+def some_silences(now: float) -> list[Json]:
+    """One that has begun, one that will, one that is over."""
+
+    def silence(identity: str, state: str, starts: float, ends: float, *matchers: Json, **more: str) -> Json:
+        times = {"starts_at": stamp(now + starts), "ends_at": stamp(now + ends), "created_at": stamp(now - 900)}
+        return {"id": identity, "state": state, "matchers": matchers, "comment": "", "created_by": "", **times, **more}
+
+    def matcher(name: str, value: str, is_regex: bool = False, is_equal: bool = True) -> Json:
+        return {"name": name, "value": value, "is_regex": is_regex, "is_equal": is_equal}
+
+    shop = matcher("service_name", "shop")
+    later = (matcher("service_name", "cart|checkout", True), matcher("severity", "critical", is_equal=False))
+    return [
+        silence("s1", "active", -600, 6600, shop, matcher("alertname", "memory_limit_near"), comment="load test",
+                created_by="ann"),
+        silence("s2", "coming", 3600, 90_000, *later),
+        silence("s3", "over", -7200, -3600, matcher("host_name", "gone")),
+    ]  # fmt: skip
+
+
+def some_outputs(now: float) -> list[Json]:
+    """One that does well, one that fails, one that had nothing to do."""
+
+    def output(name: str, **more: Any) -> Json:
+        counts = dict.fromkeys(("delivered", "failed", "abandoned", "pending", "held"), 0)
+        times = dict.fromkeys(("last_delivered", "last_error", "busy_since", "failing_since"))
+        return {"name": name, **counts, **times, **more}
+
+    return [
+        output("alertmanager alerts.example.org:9093", delivered=128, last_delivered=stamp(now - 42), failed=2),
+        output("console"),
+        output("webhook hooks.example.org 3f2a1c", delivered=7, failed=12, pending=3, held=1, abandoned=1,
+               last_delivered=stamp(now - 7200), failing_since=stamp(now - 1500),
+               last_error="ConnectionError: ConnectTimeout: timed out"),
+    ]  # fmt: skip
+
+
+SILENCES = {"alerts": some_silences}
+OUTPUTS = {"alerts": some_outputs}
+
+
 def series(item: Json, metric: str, begin: float, end: float, points: int) -> Json:
     """A plausible history of ``item``: a sawtooth over a floor that grows at the process's own rate."""
     unit = {"blocks": "{block}", "requests": "{request}"}.get(metric, "By")

@@ -16,7 +16,8 @@ VIEWS = {
     "odd fleet": ("hostile", "#/", "tr.row .curve"),
     "process": ("two", f"#/process/{LEAKING_ID}", ".sides figure"),
     "odd process": ("hostile", "#/process/2222222222222222", ".sides figure"),
-    "alerts": ("alerts", "#/alerts", ".alert"),
+    "alerts": ("alerts", "#/alerts", ".outputs"),
+    "no alerts": ("empty", "#/alerts", ".foot"),
 }
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(60)]
 

@@ -258,11 +258,76 @@ def test_charts_work_where_the_browser_names_a_locale_that_intl_refuses(serve: S
 def test_alerts_stand_firing_first_and_lead_to_their_process(serve: Serve, open_page: Open) -> None:
     page = open_page(serve("alerts").url + "/#/alerts").page
     expect(page.get_by_role("heading", level=1)).to_have_text("1 alert is firing")
-    expect(page.locator(".group h2")).to_have_text(["Firing 1", "Pending 1", "Resolved 1"])
+    expect(page.locator(".group h2")).to_have_text(["Firing 1", "Pending 1", "Resolved 1", "Silences 2", "Outputs 3"])
     expect(page.locator(".alert.state-firing time")).to_have_text(re.compile("since .*\\d\\d:\\d\\d"))
     expect(page.locator(".alert.state-resolved")).to_contain_text("lasted 67\u00a0min")
     page.locator(".alert.state-firing a").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("shop")
+
+
+def test_an_alert_is_silenced_and_the_silence_ended_on_the_page(serve: Serve, open_page: Open) -> None:
+    analyzer = serve("alerts")
+    watched = open_page(analyzer.url + "/#/alerts")
+    watched.forgiven.append("422")
+    page = watched.page
+    expect(page.locator(".hush")).to_have_count(2)
+    expect(page.locator(".hush").first).to_contain_text('alertname="memory_limit_near"')
+    expect(page.locator(".hush").first).to_contain_text("load test · ann")
+    page.locator(".alert.state-firing").get_by_role("button", name="Silence").click()
+    form = page.locator(".silence-form")
+    assert form.get_by_label("Value").evaluate_all("all => all.map((one) => one.value)") == [
+        "memory_leak", "shop", LEAKING_ID,
+    ]  # fmt: skip
+    expect(form).to_contain_text("For 1 of the 2 alerts that are not over")
+    form.get_by_role("button", name="Remove the condition on process_id").click()
+    form.get_by_role("button", name="Remove the condition on alertname").click()
+    expect(form).to_contain_text("For 2 of the 2 alerts")
+    form.get_by_label("Condition", exact=True).select_option("=~")
+    form.get_by_label("Value").fill("(")
+    form.get_by_role("button", name="Silence").click()
+    expect(form.get_by_role("alert")).to_have_text("matcher service_name: no regular expression")
+    form.get_by_label("Value").fill("sho.")
+    expect(form).to_contain_text("For 2 of the 2 alerts")
+    form.locator("select[name=span]").select_option("4 hours")
+    form.get_by_label("Why").fill("deploy")
+    form.get_by_label("Who").fill("ben")
+    form.get_by_role("button", name="Silence").click()
+    expect(form).to_have_count(0)
+    made = analyzer.silences[0]
+    assert made["matchers"] == [{"name": "service_name", "value": "sho.", "is_equal": True, "is_regex": True}]
+    assert (made["comment"], made["created_by"]) == ("deploy", "ben")
+    new = page.locator(".hush").filter(has_text="deploy · ben")
+    expect(new).to_contain_text(re.compile(r"ends in (4|4\.0|3\.9)\s?h"))
+
+    firing = {**analyzer.alerts["alert-1"], "silenced_by": [made["id"]]}
+    analyzer.publish("alert", firing)
+    expect(page.locator(".alert.state-firing .mark")).to_have_text("Silenced")
+    expect(page.locator(".alert.state-firing").get_by_role("button", name="Silence")).to_have_count(0)
+    new.get_by_role("button", name="End").click()
+    expect(page.locator(".hush")).to_have_count(2)
+    assert made["state"] == "over"
+
+
+def test_how_each_output_fares_stands_beside_the_alerts(serve: Serve, open_page: Open) -> None:
+    page = open_page(serve("alerts").url + "/#/alerts").page
+    rows = page.locator(".outputs tbody tr")
+    expect(rows).to_have_count(3)
+    expect(rows.nth(0).locator(".standing")).to_have_text("Well")
+    expect(rows.nth(1).locator(".standing")).to_have_text("Nothing to tell yet")
+    expect(rows.nth(2).locator(".standing")).to_have_text(re.compile("Failing since .*\\d\\d:\\d\\d"))
+    expect(rows.nth(2)).to_contain_text("ConnectTimeout")
+    assert rows.nth(2).locator("td.number").all_inner_texts()[:5] == ["7", "12", "1", "3", "1"]
+
+
+def test_where_nothing_is_silenced_or_told_the_page_says_so(serve: Serve, open_page: Open) -> None:
+    page = open_page(serve("empty").url + "/#/alerts").page
+    expect(page.get_by_text("Nothing is silenced")).to_be_visible()
+    expect(page.get_by_text("Alerts go nowhere but to this page.")).to_be_visible()
+    page.get_by_role("button", name="New silence").click()
+    expect(page.locator(".silence-form select").first).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator(".silence-form")).to_have_count(0)
+    expect(page.get_by_role("heading", level=1)).to_have_text("No alert is firing")
 
 
 def test_a_lost_connection_is_said_and_mended_without_a_reload(serve: Serve, open_page: Open) -> None:
