@@ -356,7 +356,7 @@ def _merged(found: list[HolderGrowth]) -> list[HolderGrowth]:
 
 
 def _newest(type_names: list[str]) -> list[tuple[str, Any]]:
-    """Some of the youngest objects of each type, with its name."""
+    """Of each type, with its name, some of the objects that have survived collections."""
     if not type_names:
         return []
     wanted = dict.fromkeys(type_names, _SAMPLES_A_TYPE)

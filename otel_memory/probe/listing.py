@@ -55,6 +55,9 @@ class _Forks:
     def after_in_child(self) -> None:
         self.alone = threading.Lock()
         self.waiting = 0
+        if getattr(self, "listing", None) is not None:
+            self.listing.let_go()
+        self.listing: Any = None
         for known in getattr(self, "kept", ()):
             kept = known()
             if kept is not None:
@@ -83,7 +86,8 @@ if hasattr(os, "register_at_fork"):
 
 
 class Listing:
-    """A context manager, iterated once: chunks, the youngest objects first. A chunk is emptied after its turn.
+    """A context manager, iterated once: chunks, what has survived collections first. A chunk is emptied after its
+    turn.
 
     ``extra``: objects that the collector doesn't list. Raises ``Interrupted`` from the iteration where a fork waits.
     One at a time in a process; a second waits for the first.
@@ -93,6 +97,7 @@ class Listing:
         self._extra = extra
         self._cost_clock = cost_clock
         self._objects: list[Any] = []
+        self._chunk: list[Any] = []
         self._lock = _forks.alone
         self.total = 0
         self.pause_seconds = 0.0
@@ -101,6 +106,7 @@ class Listing:
     def __enter__(self) -> Listing:
         lock = self._lock = _forks.alone
         lock.acquire()
+        _forks.listing = self
         try:
             began = self._cost_clock()
             self._objects = gc.get_objects()
@@ -108,6 +114,7 @@ class Listing:
             self._objects += self._extra
             self.total = len(self._objects)
         except BaseException:
+            _forks.listing = None
             lock.release()
             raise
         return self
@@ -117,7 +124,7 @@ class Listing:
         while objects:
             if _forks.waiting:
                 raise Interrupted("a fork came between")
-            chunk = objects[-CHUNK:]
+            chunk = self._chunk = objects[-CHUNK:]
             del objects[-CHUNK:]
             chunk.reverse()
             yield chunk
@@ -130,9 +137,16 @@ class Listing:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         objects = self._objects
+        self._chunk.clear()
         while objects:
             del objects[-CHUNK * 10 :]
+        _forks.listing = None
         self._lock.release()
+
+    def let_go(self) -> None:
+        """In the child of a fork: nobody will go on with it."""
+        self._chunk.clear()
+        self._objects.clear()
 
 
 def referrers(
