@@ -1,4 +1,5 @@
-"""What evidence costs: a tick without growth, a census, and the burst while it runs, against the same work without.
+"""What evidence costs: a tick without growth, a census, and a burst: in its pieces and over all of it, against the
+same work without.
 
 ``python -m tests.benchmarks.bench_evidence`` prints the rows.
 """
@@ -6,12 +7,14 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 import tracemalloc
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from otel_memory.probe import census
+from otel_memory.probe import burst, census
 from otel_memory.probe.config import Settings
 from otel_memory.probe.evidence_feature import EvidenceFeature
 from otel_memory.probe.sources.heap import HeapSource
@@ -19,7 +22,7 @@ from otel_memory.probe.sources.process import ProcessSource
 from tests.benchmarks.rows import Row, machine_line, median_seconds, print_rows
 
 TITLE = "evidence"
-FRAMES = 4
+SETTINGS = Settings.load({})
 CATALOG = json.dumps([{"sku": number, "name": f"article {number}", "price": number / 7} for number in range(40)])
 
 
@@ -43,9 +46,8 @@ def request() -> str:
 
 
 def _tick(runs: int) -> Row:
-    settings = Settings.load({})
     parts = SimpleNamespace(process=ProcessSource(), heap=HeapSource())
-    around: Any = SimpleNamespace(settings=settings, parts=parts, background=None, emit=None)
+    around: Any = SimpleNamespace(settings=SETTINGS, parts=parts, background=None, emit=None)
     feature, now = EvidenceFeature(around), 0.0
 
     def beat() -> None:
@@ -73,20 +75,54 @@ def _census(count: int) -> list[Row]:
 
 def _burst(name: str, work: Callable[[], object], runs: int) -> list[Row]:
     plain = Row(name, median_seconds(work, runs=runs) * 1e3, "ms")
-    tracemalloc.start(FRAMES)
+    tracemalloc.start(SETTINGS.evidence_frames)
     try:
-        traced = Row(f"{name}, in a burst", median_seconds(work, runs=runs) * 1e3, "ms")
+        traced = Row(f"{name}, in a piece of a burst", median_seconds(work, runs=runs) * 1e3, "ms")
     finally:
         tracemalloc.stop()
     return [plain, traced.over(plain)]
 
 
+def _whole_burst() -> list[Row]:
+    """One thread that serves without a pause, while a burst with the default settings comes and goes beside it."""
+    ended, took = threading.Event(), [0.0]
+
+    def trace() -> None:
+        began = time.perf_counter()
+        burst.run(SETTINGS.evidence_burst_seconds, frames=SETTINGS.evidence_frames, max_pause_seconds=0.05)
+        took[0] = time.perf_counter() - began
+        ended.set()
+
+    def serve(until: Callable[[], bool]) -> tuple[float, float]:
+        longest, count, began = 0.0, 0, time.perf_counter()
+        while not until():
+            started = time.perf_counter()
+            request()
+            longest, count = max(longest, time.perf_counter() - started), count + 1
+        return (time.perf_counter() - began) / count, longest
+
+    thread = threading.Thread(target=trace)
+    thread.start()
+    with_burst, longest = serve(ended.is_set)
+    thread.join()
+    end = time.perf_counter() + took[0]
+    plain, longest_plain = serve(lambda: time.perf_counter() >= end)
+    alone = Row("a request, one after the other", plain * 1e3, "ms")
+    return [
+        alone,
+        Row(f"a request, over a whole burst of {took[0]:.0f} s", with_burst * 1e3, "ms").over(alone),
+        Row("the longest of those requests", longest * 1e3, "ms"),
+        Row("the longest request without", longest_plain * 1e3, "ms"),
+    ]
+
+
 def run(runs: int = 7) -> list[Row]:
-    """The rows; about ten seconds."""
+    """The rows; about twenty seconds."""
     return [
         _tick(runs),
         *_burst("2,000 objects made and dropped", allocate, runs),
         *_burst("a request that decodes and encodes JSON", request, runs),
+        *_whole_burst(),
         *_census(100_000),
         *_census(1_000_000),
     ]
