@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-# Reads labelled traces from outside the repository and takes minutes: only by name.
-BY_NAME_ONLY = {"judgement"}
+# Need more than the repository (labelled traces, a broker) and take minutes: only by name.
+BY_NAME_ONLY = {"judgement", "kafka_exporter"}
 
 
 def main() -> int:

@@ -106,7 +106,7 @@ def test_brokers_that_come_back_get_everything(
     wait_until(lambda: broker.made > 2, what="producers made anew")
     for number in range(1, 10):
         sender.put([record(number)])
-    assert broker.closed == broker.made - 1
+    assert broker.closed in (broker.made - 1, broker.made)
     broker.verdict = lambda _: None
     assert sender.flush(30)
     assert broker.taken == list(range(10))
