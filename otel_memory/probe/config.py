@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from otel_memory.probe import setting_forms as forms
-from otel_memory.probe.http.access import is_loopback
 from otel_memory.probe.rules import Given, combine, judgeable
 from otel_memory.probe.thresholds import BUILT_IN, Rule
 
@@ -307,7 +306,7 @@ class Settings:
                 *written["slow_interval_seconds"], f"expected at least the interval, which is {interval:g} s"
             )
         host = found.get("http_host", cls().http_host)
-        if found.get("http") and not is_loopback(host) and not found.get("http_token"):
+        if found.get("http") and not found.get("http_token") and not _is_loopback(host):
             raise SettingsError(
                 *written["http_host"], f"others reach this address: expected {PREFIX}HTTP_TOKEN too, or 127.0.0.1"
             )
@@ -349,3 +348,9 @@ def unknown_variables(environ: Iterable[str]) -> list[str]:
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _is_loopback(host: str) -> bool:
+    from otel_memory.probe.http.access import is_loopback  # only who asks for the endpoints pays for it
+
+    return is_loopback(host)

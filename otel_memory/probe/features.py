@@ -6,6 +6,7 @@ Owns the list and nothing else: one generator entry a feature, in the order in w
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -53,9 +54,15 @@ def _curl_sessions(around: Surroundings) -> Feature | None:
 def _gpu(around: Surroundings) -> Feature | None:
     if around.settings.gpu == "false":
         return None
-    from otel_memory.probe.sources.gpu import GpuFeature
 
-    return GpuFeature(around)
+    from otel_memory.probe.late import Late
+
+    def build() -> Feature:
+        from otel_memory.probe.sources.gpu import GpuFeature
+
+        return GpuFeature(around)
+
+    return build() if around.settings.gpu == "true" else Late("gpu", lambda: "torch" in sys.modules, build)
 
 
 def _snapshots(around: Surroundings) -> Feature | None:
