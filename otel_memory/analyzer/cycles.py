@@ -10,11 +10,16 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 _LEAST_CYCLES: Final = 2.5
+_STEP: Final = 0.25
+_OVERTONES: Final = (2, 3)
+_SURE: Final = 0.5
 _DELAYS: Final = (0.0, 1.0, 3.0)
 """Delays between load and memory that are tried, in buckets."""
 _WIDTHS: Final = (3, 7)
@@ -35,7 +40,7 @@ def _waves(count: int) -> tuple[Floats, Floats, Floats]:
     x = (np.arange(count) + 0.5) / count
     trend = _trend(count)
     beside, plain = [], []
-    frequencies = np.arange(_LEAST_CYCLES, count / 3, 0.25)
+    frequencies = np.arange(_LEAST_CYCLES, count / 3, _STEP)
     for cycles in frequencies:
         wave = np.stack([np.cos(2 * np.pi * cycles * x), np.sin(2 * np.pi * cycles * x)], axis=1)
         q, r = np.linalg.qr(wave - trend @ (trend.T @ wave))
@@ -62,15 +67,17 @@ def _smoothers(count: int) -> Floats:
     return np.array(matrices)
 
 
-def without_cycles(floor: Floats) -> Floats:
-    """The floor less up to two regular cycles, each taken out as far as it explains what lies beside the trend."""
+def without_cycles(floor: Floats) -> tuple[Floats, Ints]:
+    """The floor less up to two regular cycles, each taken out as far as it explains what lies beside the trend; and
+    how many buckets the stronger one takes (0: there is none)."""
     count = floor.shape[1]
     trend = _trend(count)
     beside, plain, needed = _waves(count)
     out = floor.copy()
     rows = np.arange(len(floor))
     trust = np.ones(len(floor))
-    for _ in range(2):
+    period = np.zeros(len(floor), dtype=np.int64)
+    for turn in range(2):
         rest = out - out.mean(axis=1, keepdims=True)
         rest -= (rest @ trend) @ trend.T
         scores = (rest @ beside).reshape(len(floor), -1, 2)
@@ -80,8 +87,34 @@ def without_cycles(floor: Floats) -> Floats:
         trust = trust * np.clip((share - needed[best]) / 0.1, 0.0, 1.0)
         if not trust.any():
             break
+        if turn == 0:
+            takes = np.ceil(count / (_LEAST_CYCLES + _STEP * best)).astype(np.int64)
+            period = np.where(trust > _SURE, takes, 0)
         out -= trust[:, None] * np.einsum("rkc,rc->rk", plain[best], scores[rows, best])
+        # What is no sine: its overtones, as far as the grid holds them.
+        for times in _OVERTONES:
+            overtone = best * times + _overtone_offset(times)
+            held = trust * (overtone < len(plain))
+            overtone = np.minimum(overtone, len(plain) - 1)
+            out -= held[:, None] * np.einsum("rkc,rc->rk", plain[overtone], scores[rows, overtone])
+    return out, period
+
+
+def lowest_of_cycle(floor: Floats, period: Ints) -> Floats:
+    """The least of the last ``period`` buckets at each bucket: where the troughs lie. What comes before the end of the
+    first cycle is taken to have been as low. Rows without a cycle stay as they are."""
+    out = floor.copy()
+    for buckets in np.unique(period[period > 1]).tolist():
+        own = period == buckets
+        lowest = sliding_window_view(floor[own], buckets, axis=1).min(axis=2)
+        out[own, buckets - 1 :] = lowest
+        out[own, : buckets - 1] = lowest[:, :1]
     return out
+
+
+def _overtone_offset(times: int) -> int:
+    """Frequencies are ``_LEAST_CYCLES + index * _STEP``: index * times + this is the index of an overtone."""
+    return round((times - 1) * _LEAST_CYCLES / _STEP)
 
 
 def followed(floor: Floats, rate: Floats) -> Floats:

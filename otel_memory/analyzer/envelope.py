@@ -21,9 +21,6 @@ MIN_SAMPLES: Final = 24
 """Fewer samples of one life than this are not judged."""
 _GRIDS: Final = ((160, 64), (56, 32), (0, 16))
 """(samples, buckets): from that many samples on, that many buckets, so that a bucket holds several samples."""
-_RESTART_SECONDS: Final = 1.0
-_RESTART_DROP: Final = 0.35
-_MAX_EARLIER_LIVES: Final = 3
 
 
 class SeriesInput(NamedTuple):
@@ -38,17 +35,22 @@ class SeriesInput(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Life:
     """The samples of one life of a process: clean, in order of time. ``work`` counts requests since its beginning
-    (None where unknown)."""
+    (None where unknown). ``floor`` is what collections lay bare (else the values), of ``samples`` independent looks;
+    ``worth`` (0-1) how much growth counts that may still be given back."""
 
     times: Floats
     values: Floats
     work: Floats | None
+    floor: Floats
+    samples: int
+    worth: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
     """Lives on a common grid; one row a life. ``floor`` is the least value of each bucket, ``spread`` the middle
-    height of what comes and goes above it, ``rate`` the work per second, ``begin``/``end`` event times."""
+    height of what comes and goes above it, ``rate`` the work per second, ``begin``/``end`` event times, ``looks`` how
+    many samples there are, ``samples`` how many of them the floor is made of."""
 
     floor: Floats
     spread: Floats
@@ -57,6 +59,8 @@ class Grid:
     begin: Floats
     end: Floats
     samples: Ints
+    looks: Ints
+    worth: Floats
 
     @property
     def seconds(self) -> Floats:
@@ -88,39 +92,6 @@ def clean(series: SeriesInput) -> tuple[Floats, Floats, dict[str, Floats]]:
     return times, values, columns
 
 
-def lives(series: SeriesInput) -> list[Life]:
-    """The lives of one process, oldest first; the last one is the present. A new life begins where the start time
-    jumps or, where no start time is known, where the value falls by more than a third at once to near its least."""
-    times, values, columns = clean(series)
-    if not len(times):
-        return []
-    start = columns.get("start_time")
-    if start is not None and np.isfinite(start).all():
-        breaks = np.flatnonzero(np.abs(start[1:] - start[:-1]) > _RESTART_SECONDS) + 1
-    else:
-        fell = values[1:] < (1 - _RESTART_DROP) * values[:-1]
-        breaks = np.flatnonzero(fell & (values[1:] < 1.2 * values.min())) + 1 if fell.any() else np.empty(0, np.int64)
-    requests = columns.get("requests")
-    found = []
-    for a, b in zip([0, *breaks.tolist()], [*breaks.tolist(), len(times)], strict=True):
-        found.append(Life(times[a:b], values[a:b], None if requests is None else _work(requests[a:b])))
-    return found[-1 - _MAX_EARLIER_LIVES :]
-
-
-def _work(requests: Floats) -> Floats | None:
-    """Requests since the beginning, with resets of the counter taken out; None where it tells nothing."""
-    known = np.isfinite(requests)
-    if known.sum() < MIN_SAMPLES:
-        return None
-    if not known.all():
-        index = np.arange(len(requests))
-        requests = np.interp(index, index[known], requests[known])
-    done = np.zeros(len(requests))
-    np.cumsum(np.maximum(np.diff(requests), 0.0), out=done[1:])
-    # Less than one request is no work, and would be divided by.
-    return done if done[-1] >= 1 else None
-
-
 def buckets(samples: int) -> int:
     """How many buckets a life of that many samples is divided into."""
     return next(count for least, count in _GRIDS if samples >= least)
@@ -132,7 +103,6 @@ def grid(rows: Sequence[Life], count: int, by_work: bool = False) -> Grid:
     ends = np.cumsum(sizes)
     begins = ends - sizes
     times = np.concatenate([life.times for life in rows])
-    values = np.concatenate([life.values for life in rows])
     row = np.repeat(np.arange(len(rows)), sizes)
     works = [life.work for life in rows]
     work = np.concatenate([w for w in works if w is not None]) if all(w is not None for w in works) else None
@@ -150,8 +120,9 @@ def grid(rows: Sequence[Life], count: int, by_work: bool = False) -> Grid:
         flat[held] = reduced
         return flat.reshape(shape)
 
-    low = spread_out(np.minimum.reduceat(values, edges))
-    high = spread_out(np.maximum.reduceat(values, edges))
+    floors = np.concatenate([life.floor for life in rows])
+    low = spread_out(np.minimum.reduceat(floors, edges))
+    high = spread_out(np.maximum.reduceat(floors, edges))
     counts = np.diff(np.append(edges, len(cell)))
     moment = spread_out(np.add.reduceat(times, edges) / counts)
     empty = np.isnan(low)
@@ -165,7 +136,17 @@ def grid(rows: Sequence[Life], count: int, by_work: bool = False) -> Grid:
         if empty.any():
             done = _fill(done, empty)
         rate = _slope(done, moment)
-    return Grid(low, np.nanmedian(height, axis=1), rate, moment, begin, end, sizes)
+    return Grid(
+        low,
+        np.nanmedian(height, axis=1),
+        rate,
+        moment,
+        begin,
+        end,
+        np.array([life.samples for life in rows]),
+        sizes,
+        np.array([life.worth for life in rows]),
+    )
 
 
 def _fill(values: Floats, empty: NDArray[np.bool_]) -> Floats:

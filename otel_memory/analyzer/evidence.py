@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from otel_memory.analyzer import cycles, envelope, shapes
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 TERMS: Final = ("lowest", "recent", "sure", "steady", "material", "even", "unforced")
 """``lowest``: log odds that the floor, without passing bumps and single jumps, still grows at the end. ``recent``: the
@@ -22,10 +23,11 @@ same for its last five eighths alone. ``sure``: the slope of the floor at the en
 grows at all, by time or by work. ``steady``: the rise over the last five eighths against the whole rise; near 1 where
 it came evenly or late, 0 where it stopped. ``material``: the growth over one window against the level. ``even``: the
 share of the rise that is not one jump. ``unforced``: 0, or less the more the load rose towards the end (-1: four times
-and more). All from -1 to 1."""
+and more). All from -1 to 1, and less the shorter the history is (``history``)."""
 
 _LOG_ODDS: Final = 5.0
-_PAGE: Final = 4096.0
+_FULL_HISTORY: Final = 512
+_LEAST_HISTORY: Final = 0.5
 _JUMP_TIMES: Final = 5.0
 _JUMP_SHARE: Final = 0.12
 RECENT: Final = 5 / 8
@@ -46,6 +48,7 @@ class Evidence:
     that of the first, less 1 (NaN where unknown)."""
 
     terms: Floats
+    history: Floats
     classes: Floats
     recent: Floats
     slope: Floats
@@ -62,10 +65,17 @@ class Evidence:
     grid: envelope.Grid
 
 
+def history(samples: Ints) -> Floats:
+    """What the evidence of so many samples counts: all of it from ``_FULL_HISTORY`` on, half of it at the least that is
+    judged. What has grown for a few samples only may be anything."""
+    known = np.log2(np.maximum(samples, 1) / envelope.MIN_SAMPLES) / np.log2(_FULL_HISTORY / envelope.MIN_SAMPLES)
+    return np.asarray(_LEAST_HISTORY + (1 - _LEAST_HISTORY) * np.clip(known, 0.0, 1.0))
+
+
 def grain(floor: Floats) -> Floats:
     """The deviation (bytes) below which differences tell nothing: a hundredth of the range, a part in 5,000 of the
-    level, a third of a page."""
-    return np.asarray(np.maximum(np.maximum(0.01 * np.ptp(floor, axis=1), 2e-4 * floor.mean(axis=1)), _PAGE / 3))
+    level."""
+    return np.asarray(np.maximum(np.maximum(0.01 * np.ptp(floor, axis=1), 2e-4 * floor.mean(axis=1)), 1.0))
 
 
 def without_jumps(floor: Floats) -> Floats:
@@ -82,20 +92,20 @@ def without_jumps(floor: Floats) -> Floats:
 def gather(rows: Sequence[envelope.Life], count: int) -> Evidence:
     """The evidence of lives that all have work or all have none, on grids of ``count`` buckets."""
     grid = envelope.grid(rows, count)
-    floor, fitted = _fit(grid, grid.floor)
+    floor, period, fitted = _fit(grid, grid.floor)
     sure, z = fitted.weights[:, shapes.GROWING], fitted.z
     if grid.rate is not None:
         work_grid = envelope.grid(rows, count, by_work=True)
-        _, by_work = _fit(work_grid, work_grid.floor)
+        _, _, by_work = _fit(work_grid, work_grid.floor)
         also = by_work.weights[:, shapes.GROWING]
         sure, z = np.maximum(sure, also), np.where(also > sure, by_work.z, z)
-    below = envelope.opened(grid.floor)
-    _, by_lowest = _fit(grid, without_jumps(below))
+    below = envelope.opened(cycles.lowest_of_cycle(grid.floor, period))
+    _, _, by_lowest = _fit(grid, without_jumps(below))
     past = count - int(RECENT * count)
     by_recent = _fit_recent(grid, below, past)
 
     seconds = np.maximum(grid.seconds, 1e-9)
-    level = np.maximum(floor.mean(axis=1), _PAGE)
+    level = np.maximum(floor.mean(axis=1), 1.0)
     adjusted = fitted.adjusted
     eighth = max(count // 8, 2)
     head, tail = np.median(adjusted[:, :eighth], axis=1), np.median(adjusted[:, -eighth:], axis=1)
@@ -116,8 +126,11 @@ def gather(rows: Sequence[envelope.Life], count: int) -> Evidence:
         ],
         axis=1,
     )
+    known = history(grid.looks)
+    terms *= (known * grid.worth)[:, None]
     return Evidence(
         terms=terms,
+        history=known,
         classes=fitted.weights,
         recent=by_recent.weights,
         slope=fitted.slope / seconds,
@@ -135,17 +148,17 @@ def gather(rows: Sequence[envelope.Life], count: int) -> Evidence:
     )
 
 
-def _fit(grid: envelope.Grid, floor: Floats) -> tuple[Floats, shapes.Fit]:
-    floor = cycles.without_cycles(floor)
+def _fit(grid: envelope.Grid, floor: Floats) -> tuple[Floats, Ints, shapes.Fit]:
+    floor, period = cycles.without_cycles(floor)
     load = None if grid.rate is None else cycles.followed(floor, grid.rate)
-    return floor, shapes.fit(floor, grain(grid.floor), grid.samples, load)
+    return floor, period, shapes.fit(floor, grain(grid.floor), grid.samples, load)
 
 
 def _fit_recent(grid: envelope.Grid, below: Floats, past: int) -> shapes.Fit:
     floor = without_jumps(below[:, past:])
     load = None if grid.rate is None else cycles.followed(below, grid.rate)[:, past:]
     samples = (grid.samples * RECENT).astype(np.int64)
-    return shapes.fit(cycles.without_cycles(floor), grain(floor), samples, load)
+    return shapes.fit(cycles.without_cycles(floor)[0], grain(floor), samples, load)
 
 
 def _log_odds(growing: Floats) -> Floats:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from otel_memory.analyzer import envelope, forecast, shapes
 from otel_memory.analyzer.envelope import Life, SeriesInput
 from otel_memory.analyzer.evidence import LATE, Evidence, gather
+from otel_memory.analyzer.lives import lives as lives_of
 from otel_memory.analyzer.model import TimeToLimit, Trend
 from otel_memory.analyzer.scoring_reasons import Facts, sentences
 from otel_memory.analyzer.weights import INTERCEPT, WEIGHTS
@@ -71,7 +72,7 @@ def score(
 def score_batch(series: Sequence[SeriesInput]) -> list[ScoreResult]:
     """Judge many series at once; the results are those of ``score`` for each, in the same order."""
     results: list[ScoreResult | None] = [None] * len(series)
-    members = {index: _Member(one, envelope.lives(one)) for index, one in enumerate(series)}
+    members = {index: _Member(one, lives_of(one)) for index, one in enumerate(series)}
     for indices, evidence in _gathered(members):
         found = _results(evidence, [members[index] for index in indices])
         for index, result in zip(indices, found, strict=True):
@@ -83,7 +84,7 @@ def terms_batch(series: Sequence[SeriesInput]) -> Floats:
     """The evidence of each series, columns as ``evidence.TERMS``; NaN where there is too little to judge. It is what
     the weights are fitted on."""
     terms = np.full((len(series), len(WEIGHTS)), np.nan)
-    for indices, evidence in _gathered({i: _Member(one, envelope.lives(one)) for i, one in enumerate(series)}):
+    for indices, evidence in _gathered({i: _Member(one, lives_of(one)) for i, one in enumerate(series)}):
         terms[indices] = evidence.terms[: len(indices)]
     return terms
 
@@ -100,20 +101,41 @@ class _Member(NamedTuple):
                 return len(self.lives) - back
         return None
 
+    @property
+    def before(self) -> Life | None:
+        """The longest life before the one that is judged, if it is longer than that one."""
+        judged = self.judged
+        if not judged:
+            return None
+        longest = max(self.lives[:judged], key=lambda life: len(life.times))
+        return longest if len(longest.times) > len(self.lives[judged].times) else None
+
 
 def _gathered(members: Mapping[int, _Member]) -> Iterator[tuple[list[int], Evidence]]:
-    """The evidence of those that have enough, in groups of one grid each; rows beyond those named only fill up."""
+    """The evidence of those that have enough, in groups of one grid each; rows beyond those named only fill up.
+
+    As long as the present life is short, what the longest life before did counts too."""
+    judged = {index: member.lives[at] for index, member in members.items() if (at := member.judged) is not None}
+    before = {index: life for index in judged if (life := members[index].before) is not None}
+    earlier = {
+        index: row for found, evidence in _grouped(before) for index, row in zip(found, evidence.terms, strict=False)
+    }
+    for found, evidence in _grouped(judged):
+        for row, index in enumerate(found):
+            if index in earlier:
+                evidence.terms[row] += (1 - evidence.history[row]) * earlier[index]
+        yield found, evidence
+
+
+def _grouped(lives: Mapping[int, Life]) -> Iterator[tuple[list[int], Evidence]]:
     groups: dict[tuple[int, bool], list[tuple[int, Life]]] = {}
-    for index, member in members.items():
-        judged = member.judged
-        if judged is not None:
-            life = member.lives[judged]
-            groups.setdefault((envelope.buckets(len(life.times)), life.work is not None), []).append((index, life))
+    for index, life in lives.items():
+        groups.setdefault((envelope.buckets(len(life.times)), life.work is not None), []).append((index, life))
     for (count, _), group in groups.items():
         for first in range(0, len(group), _CHUNK):
             chunk = group[first : first + _CHUNK]
-            lives = [life for _, life in chunk]
-            yield [index for index, _ in chunk], gather(lives + lives[-1:] * (-len(lives) % _ROWS), count)
+            rows = [life for _, life in chunk]
+            yield [index for index, _ in chunk], gather(rows + rows[-1:] * (-len(rows) % _ROWS), count)
 
 
 def _too_little(lives: Sequence[Life]) -> ScoreResult:

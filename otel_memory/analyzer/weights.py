@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-WEIGHTS: Final = (0.99, 0.37, 1.63, 0.38, 0.88, 0.37, 0.47)
+WEIGHTS: Final = (1.3, 0.47, 1.68, 0.62, 1.23, 0.28, 0.2)
 """One for each of ``evidence.TERMS``, in the same order; none is negative."""
-INTERCEPT: Final = -0.96
+INTERCEPT: Final = -1.06

@@ -33,8 +33,9 @@ def started(
 
 
 @pytest.mark.parametrize("rate", [0.2 * MB, 0.5 * MB, 2 * MB])
-def test_a_leak_is_sure_within_40_seconds_of_the_start(rate: float) -> None:
-    found = score(*started(40, rate=rate), limit=1e9)
+def test_a_leak_is_suspected_within_40_seconds_of_the_start_and_sure_within_60(rate: float) -> None:
+    assert score(*started(40, rate=rate), limit=1e9).score >= 0.6
+    found = score(*started(60, rate=rate), limit=1e9)
     assert found.sufficient
     assert found.score >= 0.8
     assert found.trend is Trend.INCREASING
@@ -71,7 +72,7 @@ def test_a_healthy_program_is_never_sure_to_leak_in_its_first_ten_minutes(trace:
         assert scores[-1] < 0.5
     else:
         assert np.minimum(scores[1:], scores[:-1]).max() < 0.8
-        assert (scores >= 0.5).mean() < 0.3
+        assert (scores >= 0.5).mean() < 0.5
 
 
 @pytest.mark.parametrize("trace", [t for t in live.make(23, 1) if t.leak], ids=lambda t: t.name)

@@ -37,6 +37,8 @@ RULES = ((ALARM, 2), (LEAKING, 2), (ALARM, 8))
 """Scores, and for how many evaluations in a row they must hold for an alarm. Eight are about a sixth of the trace."""
 _BATCH = 2000
 _DIGITS = 2
+_YOUNG = 0.8
+"""Share of a trace before which a leak in it is young."""
 WEIGHTS_FILE = Path(__file__).resolve().parents[2] / "otel_memory" / "analyzer" / "weights.py"
 
 
@@ -95,7 +97,7 @@ def _scored(series: Sequence[SeriesInput]) -> list[ScoreResult]:
 
 def training(recorded_traces: Sequence[Trace]) -> list[Trace]:
     """The traces that the weights are fitted on."""
-    return [*recorded_traces, *long.make(SEED, 4), *live.make(SEED, 3)]
+    return [*recorded_traces, *long.make(SEED, 3), *live.make(SEED, 2)]
 
 
 def evaluate(traces: Sequence[Trace]) -> tuple[Table, Floats]:
@@ -106,7 +108,10 @@ def evaluate(traces: Sequence[Trace]) -> tuple[Table, Floats]:
     known = [case for case, kept in zip(known, enough, strict=True) if kept]
     terms = terms[enough]
     leak = np.array([case.leak for case in known])
-    share = judgement_fit.shares([case.trace.origin for case in known], leak)
+    live_cases = np.array([case.trace.origin == "live" for case in known])
+    at = np.array([case.at for case in known])
+    ended, young = ~live_cases & (at == 1.0), ~live_cases & (at < _YOUNG)
+    share = judgement_fit.shares([case.trace.origin for case in known], leak, ended, young)
     held = judgement_fit.held_out(terms, leak, share, [case.trace.family for case in known])
     carried = np.array([*weights.WEIGHTS, weights.INTERCEPT])
     table = Table(known, leak, judgement_fit.scores(carried, terms), held)

@@ -12,7 +12,7 @@ from tests.benchmarks.traces.shape import Trace
 
 WINDOW = 256
 """Samples of each window that the analyzer keeps of a process."""
-CUTS = (0.4, 0.7, 1.0)
+CUTS = (0.15, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
 LIVE_SECONDS = (26.0, 30.0, 35.0, 40.0, 50.0, 60.0, 80.0, 120.0, 180.0, 240.0, 300.0, 360.0, 420.0, 480.0, 540.0, 599.0)
 _LEAST_SEEN = 0.2
 _LEAST_SEEN_SECONDS = 25.0
