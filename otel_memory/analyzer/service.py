@@ -16,7 +16,7 @@ from typing import Final
 from otel_memory.analyzer.alerting import AlertingSettings
 from otel_memory.analyzer.api import ApiSettings, build_api
 from otel_memory.analyzer.config import Settings, clear
-from otel_memory.analyzer.model import Alert, Assessment, Decoded
+from otel_memory.analyzer.model import Alert, AlertState, Assessment, Decoded
 from otel_memory.analyzer.outputs import otlp, scores
 from otel_memory.analyzer.outputs.alertmanager import AlertmanagerOutput
 from otel_memory.analyzer.outputs.base import AlertChange, Output
@@ -68,6 +68,8 @@ class Service:
         self._servers: list[tuple[str, _Stop]] = []
         self._worker: Worker | None = None
         self._bound = False
+        self._elsewhere: Callable[[str], str | None] = lambda _process_id: None
+        """The address of the analyzer that judges a process, where that is not this one."""
 
     async def start(self) -> Addresses:
         """Start every part; what was started is stopped again if a later part can't be.
@@ -91,9 +93,8 @@ class Service:
         reader = Reader(store.path)
         self._stops.append(("reader", _in_thread(reader.close)))
 
-        def latest(alert_id: str) -> Alert | None:
-            # Of the state at the time of the question.
-            return view.state.alerts.get(alert_id)
+        def firing() -> list[Alert]:
+            return [alert for alert in view.alerts(AlertState.FIRING) if self._elsewhere(alert.process) is None]
 
         silences = Silences(store.path)
         self._stops.append(("silences", _in_thread(silences.stop)))
@@ -102,7 +103,7 @@ class Service:
             self._outputs(),
             stats,
             silences=silences,
-            latest=latest,
+            firing=firing,
         )
         silences.listen(dispatcher.wake)
         silences.listen(view.retell_alerts)
@@ -181,6 +182,7 @@ class Service:
                 f"--kafka-bootstrap needs the package {error.name!r}: pip install 'otel-memory[kafka]'"
             ) from error
         kafka = KafkaMode(settings, view, stats)
+        self._elsewhere = kafka.elsewhere
         await asyncio.to_thread(kafka.check)
         self._send_scores(kafka.own, stats)
         self._stops.append(("servers", self._stop_servers))

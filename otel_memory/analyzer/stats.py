@@ -62,8 +62,8 @@ MEASURES: Final = (
 @dataclass(frozen=True, slots=True)
 class OutputHealth:
     """How one output fares. Times are seconds since the epoch; ``busy_since`` is when the delivery now under way
-    began, ``failing_since`` when the first of the tries failed that have all failed since; ``abandoned`` were given up after too many tries, too long or a refusal, ``pending`` still wait, ``held``
-    wait for a silence to end."""
+    began, ``failing_since`` when the first of the tries failed that have all failed since; ``abandoned`` were given up
+    after too many tries, too long or a refusal, ``pending`` still wait, ``held`` wait for a silence to end."""
 
     name: str
     delivered: int = 0

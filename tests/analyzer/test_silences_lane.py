@@ -103,7 +103,7 @@ class Bench:
         """The outbox notes the real time at which a change came in."""
         self.silences = Silenced()
         self.stats = Stats()
-        self.latest: dict[str, Alert] = {}
+        self.firing: list[Alert] = []
 
     def lane(self, output: Output, **policy: float) -> Lane:
         return Lane(
@@ -114,7 +114,7 @@ class Bench:
             clock=lambda: self.now,
             chance=lambda: 0.0,
             silences=self.silences,
-            latest=self.latest.get,
+            firing=lambda: self.firing,
         )
 
     def record(self, number: int, state: AlertState, at: float = T0, service: str = "shop") -> None:
@@ -323,7 +323,7 @@ def test_what_fires_is_told_again_with_its_newest_figures_until_it_ends(bench: B
     lane.drain()
     assert len(output.got) == 2
     told = len(output.repeats)
-    bench.latest["alert-1"] = replace(alert(1, FIRING), summary="newest")
+    bench.firing = [replace(alert(1, FIRING), summary="newest")]
     bench.now += 61
     again = lane.drain()
     assert output.repeats[told:] == [["newest"]]
@@ -331,7 +331,12 @@ def test_what_fires_is_told_again_with_its_newest_figures_until_it_ends(bench: B
     bench.now += 30
     lane.drain()
     assert len(output.repeats) == told + 1, "not before its time"
+    output.errors.append(ConnectionError("away"))
     bench.record(1, RESOLVED, T0 + 100)
+    bench.now += 61
+    lane.drain()
+    assert len(output.repeats) == told + 1, "its end waits to be told"
+    bench.firing = []
     bench.now += 61
     lane.drain()
     assert len(output.repeats) == told + 1, "it is over"
@@ -341,8 +346,10 @@ def test_what_is_silenced_is_not_told_again_and_a_failed_repeat_waits_for_the_ne
     output = Repeated()
     lane = bench.lane(output)
     bench.record(1, FIRING)
+    bench.firing = [alert(1, FIRING)]
     lane.drain()
     told = len(output.repeats)
+    assert told == 1
     bench.silences.now("alert-1")
     bench.now += 61
     lane.drain()

@@ -89,8 +89,8 @@ class Repeating(Protocol):
     repeat_seconds: float
 
     def repeat(self, alerts: Sequence[Alert]) -> None:
-        """Tells of every alert that fires and was delivered before. Raises where that failed; it is not tried again
-        before the next time."""
+        """Tells of every alert that fires, is not silenced, and of which nothing waits for the output. Raises where
+        that failed; it is not tried again before the next time."""
 
 
 def change_id(alert: Alert, at: float) -> str:

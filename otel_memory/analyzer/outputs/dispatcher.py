@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -44,9 +44,9 @@ class Dispatcher:
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
         silences: Silencing | None = None,
-        latest: Callable[[str], Alert | None] = lambda _alert_id: None,
+        firing: Callable[[], Iterable[Alert]] = tuple,
     ) -> None:
-        """``silences`` holds changes back; ``latest`` gives an alert (by id) as it is now."""
+        """``silences`` holds changes back; ``firing`` gives the alerts that fire now, from any thread."""
         names = [output.name for output in outputs]
         if len(set(names)) != len(names):
             raise ValueError(f"outputs need different names, not {names}")
@@ -64,7 +64,7 @@ class Dispatcher:
                 clock=clock,
                 chance=chance,
                 silences=silences,
-                latest=latest,
+                firing=firing,
             )
             for output, outbox in zip(outputs, self._outboxes, strict=True)
         ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -87,9 +87,9 @@ class Lane:
         clock: Callable[[], float],
         chance: Callable[[], float],
         silences: Silencing | None = None,
-        latest: Callable[[str], Alert | None] = lambda _alert_id: None,
+        firing: Callable[[], Iterable[Alert]] = tuple,
     ) -> None:
-        """``latest`` gives an alert (by id) as it is now, for outputs that repeat it."""
+        """``firing`` gives the alerts that fire now, for outputs that repeat them."""
         self._output = output
         self._choosy = output if isinstance(output, Choosy) else None
         self._grouping = output if isinstance(output, Grouping) else None
@@ -100,7 +100,7 @@ class Lane:
         self._clock = clock
         self._chance = chance
         self._silences = silences or NoSilences()
-        self._latest = latest
+        self._firing = firing
         self._silences_seen = self._silences.version
         self._repeat_at = float("-inf")
         self._unsaved: deque[_Unsaved] = deque(maxlen=self.MAX_UNSAVED)
@@ -256,17 +256,13 @@ class Lane:
         if now < self._repeat_at:
             return self._repeat_at
         self._repeat_at = now + repeating.repeat_seconds
-        told = [alert for alert in self._outbox.firing(self._output.name) if not self._silences.silencing(alert)]
+        waiting = self._outbox.alerts(self._output.name)
+        told = [one for one in self._firing() if one.id not in waiting and not self._silences.silencing(one)]
         if told:
-            error = self._attempt("what still fires", lambda: repeating.repeat(self._new(told)))
+            error = self._attempt("what still fires", lambda: repeating.repeat(told))
             if error is None:
-                self._publish(busy_since=None, last_delivered=self._clock())
+                self._publish(last_delivered=self._clock())
         return self._repeat_at
-
-    def _new(self, told: Sequence[Alert]) -> list[Alert]:
-        """The alerts with their newest figures."""
-        fresh = [(alert, self._latest(alert.id)) for alert in told]
-        return [alert if new is None or new.state is not AlertState.FIRING else new for alert, new in fresh]
 
     # --- one try ---------------------------------------------------------------------------------------------
 
@@ -294,9 +290,7 @@ class Lane:
             _logger.log(level, "output %s: %s was not delivered: %s", self._output.name, what, _text(error))
             since = self._health.failing_since or self._clock()
             self._failing = True
-            self._publish(
-                failed=self._health.failed + 1, last_error=_text(error), busy_since=None, failing_since=since
-            )
+            self._publish(failed=self._health.failed + 1, last_error=_text(error), busy_since=None, failing_since=since)
             return error
         self._failing = False
         self._publish(busy_since=None, failing_since=None)

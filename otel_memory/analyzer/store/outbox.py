@@ -11,7 +11,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from otel_memory.analyzer.model import Alert
 from otel_memory.analyzer.outputs.base import AlertChange
 from otel_memory.analyzer.store import codec, files, schema
 from otel_memory.analyzer.store.errors import wrap
@@ -104,14 +103,10 @@ class Outbox:
         )
         return len(dropped)
 
-    def firing(self, output: str) -> list[Alert]:
-        """The alerts that fire and that the output was told of: nothing of them waits for it."""
-        rows = self._execute(
-            "SELECT body FROM alert WHERE state = 'firing' AND NOT EXISTS "
-            "(SELECT 1 FROM outbox AS o WHERE o.output = ? AND o.alert_id = alert.id) ORDER BY id",
-            (output,),
-        )
-        return codec.load_all(codec.ALERT, (body for (body,) in rows))
+    def alerts(self, output: str) -> frozenset[str]:
+        """The ids of the alerts of which the output has not got a change."""
+        rows = self._execute("SELECT DISTINCT alert_id FROM outbox WHERE output = ?", (output,))
+        return frozenset(str(alert_id) for (alert_id,) in rows)
 
     def delivered(self, seq: int) -> None:
         """Takes a delivered change out."""
