@@ -23,6 +23,7 @@ from otel_memory.probe.cycle_graph import Budget, Chain, Findings, Holder, TypeC
 from otel_memory.probe.cycle_suspended import Suspended
 from otel_memory.probe.diagnostics_record import append
 from otel_memory.probe.errors import MonitoringError
+from otel_memory.probe.loaded import loaded
 from otel_memory.probe.reader import read_rss
 from otel_memory.probe.units import human_bytes
 
@@ -306,7 +307,7 @@ def _examine(found: list[Any], max_objects: int, budget: Budget) -> Findings:
 
 
 def _refuse_on_event_loop() -> None:
-    asyncio = sys.modules.get("asyncio")
+    asyncio = loaded("asyncio")
     if asyncio is None:
         return
     try:

@@ -6,13 +6,13 @@ back to such a loop.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from otel_memory.probe.errors import MonitoringError
+from otel_memory.probe.loaded import loaded
 from otel_memory.probe.threads import DaemonThread
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def inside() -> bool:
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """The asyncio event loop that runs on this thread. Imports nothing: without asyncio there is none."""
-    events = sys.modules.get("asyncio.events")
+    events = loaded("asyncio.events")
     loop: asyncio.AbstractEventLoop | None = events._get_running_loop() if events is not None else None
     return loop
 

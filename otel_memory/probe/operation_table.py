@@ -5,7 +5,6 @@ Owns the aggregates and the question "did another tracked operation run at the s
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from opentelemetry.metrics import Observation
 
 from otel_memory import names
+from otel_memory.probe.loaded import loaded
 from otel_memory.probe.reader import read_rss
 from otel_memory.probe.sources import observe_metrics
 
@@ -63,7 +63,7 @@ class Block(Protocol):
 
 def current_task() -> object:
     """The running asyncio task, or ``None`` where there is none or another library's."""
-    asyncio = sys.modules.get("asyncio")  # never imported for this: who doesn't use it has no task
+    asyncio = loaded("asyncio")  # never imported for this: who doesn't use it has no task
     if asyncio is None or asyncio._get_running_loop() is None:
         return None
     return asyncio.current_task()

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from otel_memory.probe.config import Settings, SettingsError
+from otel_memory.probe.loaded import loaded
 from otel_memory.probe.reader import SOURCE
 from otel_memory.probe.sources.heap import HeapSource
 from otel_memory.probe.sources.limits import LimitsSource, Pressure, PressureBounds
@@ -80,7 +80,7 @@ class VitalSources:
 
 def evictions() -> Evictions:
     """The sums of all evictors; zeros where nobody has registered one. Imports nothing."""
-    module = sys.modules.get(_EVICTION)
+    module = loaded(_EVICTION)
     if module is None:
         return Evictions()
     from otel_memory import names
@@ -96,7 +96,7 @@ def evictions() -> Evictions:
 
 def custom_values() -> dict[str, float]:
     """Values of the gauges that the application has registered; none where it has registered none. Imports nothing."""
-    read = getattr(sys.modules.get(_LIVE_OBJECTS), "custom_values", None)
+    read = getattr(loaded(_LIVE_OBJECTS), "custom_values", None)
     found: Mapping[str, float | None] = {} if read is None else read()
     return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
 

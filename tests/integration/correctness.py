@@ -159,3 +159,18 @@ def exported(folder: Path) -> dict[int, dict[str, Any]]:
                 if pid is not None:
                     found.setdefault(int(pid["intValue"]), {}).update(values)
     return found
+
+
+def apart(*commands: str) -> list[str] | None:
+    """What to put before a command so that it runs where these ``mount`` commands were run, in a mount namespace.
+
+    None where this machine lets nobody make one.
+    """
+    for namespace in (["unshare", "--mount"], ["unshare", "--map-root-user", "--mount"]):
+        try:
+            if subprocess.run([*namespace, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode:
+                continue
+        except OSError:
+            return None
+        return [*namespace, "sh", "-ec", "\n".join((*commands, 'exec "$@"')), "sh"]
+    return None

@@ -1,10 +1,15 @@
-"""Threads that can't begin: the probe is not started, says so, and holds up nobody."""
+"""Threads that cannot begin, modules that are half made: the probe holds up nobody and takes neither for whole."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
+import textwrap
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,14 +19,17 @@ from otel_memory.probe.config import Settings
 from otel_memory.probe.isolation import Isolated, in_thread
 from otel_memory.probe.ledger import Ledger
 from otel_memory.probe.lifecycle import Probe
+from otel_memory.probe.loaded import loaded
 from otel_memory.probe.threads import DaemonThread
 
 
 @pytest.fixture
-def dies_at_birth(monkeypatch: pytest.MonkeyPatch) -> None:
+def dies_at_birth(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each new thread ends before it has said that it has begun, as one does that finds no memory."""
     monkeypatch.setattr(threads, "START_SECONDS", 0.05)
     monkeypatch.setattr(threading.Thread, "_bootstrap", lambda _: None)
+    yield
+    threading._limbo.clear()  # type: ignore[attr-defined]  # where they wait for their first word
 
 
 def test_a_thread_runs_its_target_as_a_daemon() -> None:
@@ -61,3 +69,20 @@ def test_the_probe_then_does_not_run_and_leaves_nothing() -> None:
     assert "has not begun" in isolated.error
     with pytest.raises(RuntimeError, match="has not begun"):
         asyncio.run(in_thread(time.time))
+
+
+def test_a_module_counts_as_loaded_once_its_import_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """
+        import sys
+        from otel_memory.probe.loaded import loaded
+        seen = "half_made" in sys.modules, loaded("half_made")
+    """
+    (tmp_path / "half_made.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert loaded("half_made") is None
+    module = importlib.import_module("half_made")
+    try:
+        assert module.seen == (True, None)
+        assert loaded("half_made") is module
+    finally:
+        del sys.modules["half_made"]

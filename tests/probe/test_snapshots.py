@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 import threading
 import tracemalloc
 from pathlib import Path
@@ -340,7 +341,7 @@ def test_values_of_registered_gauges_are_in_a_snapshot(monkeypatch: pytest.Monke
     module = ModuleType("otel_memory.probe.live_objects")
     values: dict[str, float | None] = {"sessions": 3, "broken": None, "odd": float("nan")}
     module.custom_values = lambda: values  # type: ignore[attr-defined]
-    monkeypatch.setitem(vitals.sys.modules, "otel_memory.probe.live_objects", module)
+    monkeypatch.setitem(sys.modules, "otel_memory.probe.live_objects", module)
     assert MemoryProfiler().take_snapshot().custom == {"sessions": 3.0}
 
 

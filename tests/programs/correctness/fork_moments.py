@@ -1,4 +1,7 @@
-"""Forks at a chosen moment of the probe's work. A child and a grandchild then say what they find out of themselves."""
+"""Forks at chosen moments of the probe's work. A child and a grandchild then say what they find out of themselves.
+
+One moment is played in this process; of several, each in a fork of it, so that none has to follow another.
+"""
 
 import gc
 import os
@@ -14,7 +17,6 @@ from otel_memory.probe import census, garbage, lifecycle
 from otel_memory.probe.traced import TRACING
 
 probe = lifecycle.running_probe()
-parent = os.getpid()
 inside, leave = threading.Event(), threading.Event()
 held = [bytes(200) for _ in range(50_000)]  # for a census to go through
 
@@ -118,24 +120,32 @@ def others_tracing():
     tracing()
 
 
-moment = globals()[sys.argv[1]]
-flags = gc.get_debug()
-moment()
-assert inside.wait(30), "the moment did not come"
+REPEATED = {breakdown, counting, cleaning, starting_and_stopping}  # no single moment: several tries
 
 
 def child():
-    say(look("child"))
-    reap(in_child(lambda: say(look("grandchild"))))
+    say(look(f"{playing} child"))
+    reap(in_child(lambda: say(look(f"{playing} grandchild"))))
 
 
-REPEATED = {"breakdown", "counting", "cleaning", "starting_and_stopping"}  # no single moment: several tries
-for _ in range(6 if moment.__name__ in REPEATED else 1):
-    reap(in_child(child))
-    time.sleep(0.003)
-leave.set()
-until(lambda: not garbage._claims, "the diagnostic run ends")
-gc.enable()
-if sys.argv[1] != "others_tracing":
-    until(lambda: not tracemalloc.is_tracing(), "tracing ends")
-say(look("parent"))
+def play(name):
+    global parent, playing
+    parent, playing, moment = os.getpid(), name, globals()[name]
+    moment()
+    assert inside.wait(30), "the moment did not come"
+    for _ in range(6 if moment in REPEATED else 1):
+        reap(in_child(child))
+        time.sleep(0.003)
+    leave.set()
+    until(lambda: not garbage._claims, "the diagnostic run ends")
+    gc.enable()
+    if moment is not others_tracing:
+        until(lambda: not tracemalloc.is_tracing(), "tracing ends")
+    say(look(f"{name} parent"))
+
+
+if len(sys.argv) == 2:
+    play(sys.argv[1])
+else:
+    for name in sys.argv[1:]:
+        reap(in_child(lambda: play(name)))

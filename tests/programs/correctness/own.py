@@ -49,7 +49,8 @@ def look(where, jobs=True):
     (info,) = probe._parts.process._observe_info()
     told, kernels = probe._parts.process.read().rss_bytes, vm_rss()
     assert abs(told - kernels) <= 0.05 * kernels, f"told {told}, the kernel says {kernels}"
-    ours = sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("otel-memory"))
+    alive = [thread.name for thread in threading.enumerate() if thread.is_alive()]
+    ours = sorted(name for name in alive if name.startswith("otel-memory"))
     assert len(ours) == len(set(ours)), ours
     return {
         "where": where,
