@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from otel_memory.analyzer.material import CAPPED, cap_immaterial
+from otel_memory.analyzer.roles import WITH_GARBAGE
 from otel_memory.analyzer.scoring import ScoreResult, SeriesInput, score_batch
 from otel_memory.analyzer.series import ProcessSeries
 from otel_memory.analyzer.windows import LEVELS
@@ -31,6 +32,8 @@ class Due(NamedTuple):
     level: int
     bucket: float
     given: SeriesInput | None
+    with_garbage: bool = False
+    """The memory is that of a heap with what the next collection frees."""
 
 
 class Judge:
@@ -72,6 +75,7 @@ class Judge:
             self._life = life
             self._buckets = [_NEVER] * len(LEVELS)
         found = []
+        with_garbage = series.memory_metric in WITH_GARBAGE
         spacing = 0.0
         for index, level in enumerate(LEVELS):
             # The youngest bucket is provisional until the next one begins; of raw samples each counts.
@@ -90,7 +94,7 @@ class Judge:
                 stop -= 1
             covariates = {name: column[:stop] for name, column in series.covariates(index).items()}
             limit = None if series.limit_bytes is None else float(series.limit_bytes)
-            found.append(Due(index, bucket, SeriesInput(times[:stop], values[:stop], limit, covariates)))
+            found.append(Due(index, bucket, SeriesInput(times[:stop], values[:stop], limit, covariates), with_garbage))
         return found
 
     def take(self, due: Due, result: ScoreResult | None) -> None:
@@ -100,7 +104,9 @@ class Judge:
         if result is None or due.given is None or not usable:
             self.results[due.level] = None
         else:
-            self.results[due.level] = cap_immaterial(result, due.given.times, due.given.values)
+            self.results[due.level] = cap_immaterial(
+                result, due.given.times, due.given.values, with_garbage=due.with_garbage
+            )
 
     def combined(self, series: ProcessSeries) -> ScoreResult | None:
         """The score of the process: the most alarming of those that had enough to go by.

@@ -51,20 +51,31 @@ class Use(NamedTuple):
     priority: int = 0
 
 
+RUNTIME_LIMITS: Final = MappingProxyType({"jvm.memory.limit": "jvm_heap", "go.memory.limit": "go_memory_limit"})
+"""Limits of a runtime's own heap -> what kind they are. They hold for that runtime's metrics alone."""
+
+WITH_GARBAGE: Final = frozenset({"jvm.memory.used", "go.memory.used", "v8js.memory.heap.used"})
+"""Measures of memory that hold what the next collection frees: they rise by a good part before they fall."""
+
 _PREFERENCE: Final[dict[Role, tuple[str, ...]]] = {
-    # What the kernel holds the process to comes first, then its container's, then a runtime's own heap. Of the
-    # container's, the working set is what the kubelet evicts by; usage includes reclaimable page cache.
+    # Where a runtime says what its last collection left, that comes first: such a runtime takes all the memory that it
+    # may, so the process tells little. Then comes what the kernel holds the process to, then its container's, then a
+    # runtime's own heap with the garbage in it. Of the container's, the working set is what the kubelet evicts by;
+    # usage includes reclaimable page cache.
     Role.MEMORY: (
+        "jvm.memory.used_after_last_gc",
+        "dotnet.gc.last_collection.heap.size",
         names.PROCESS_MEMORY_USAGE,
         "container.memory.working_set",
         "container.memory.usage",
         "container.memory.rss",
+        "dotnet.process.memory.working_set",
         "jvm.memory.used",
         "go.memory.used",
         "v8js.memory.heap.used",
     ),
-    Role.FLOOR: (names.GC_FLOOR_USAGE, "jvm.memory.used_after_last_gc"),
-    Role.LIMIT: (names.MEMORY_LIMIT,),
+    Role.FLOOR: (names.GC_FLOOR_USAGE,),
+    Role.LIMIT: (names.MEMORY_LIMIT, *RUNTIME_LIMITS),
     Role.HEAP: (names.HEAP_USAGE,),
     Role.BLOCKS: (names.PYTHON_BLOCK_COUNT,),
     Role.GC_GEN2: (names.GC_COLLECTIONS,),
@@ -92,23 +103,36 @@ WANTED: Final[frozenset[str]] = frozenset(USES)
 
 _FULL_GENERATION: Final = 2
 
+_PARTS: Final = MappingProxyType(
+    {
+        "jvm.memory.used_after_last_gc": ("jvm.memory.pool.name", ("eden", "survivor", "young", "nursery")),
+        "jvm.memory.used": ("jvm.memory.pool.name", ("eden", "survivor", "young", "nursery")),
+        "jvm.memory.limit": ("jvm.memory.pool.name", ("eden", "survivor", "young", "nursery")),
+        "v8js.memory.heap.used": ("v8js.heap.space.name", ("new_",)),
+        "dotnet.gc.last_collection.heap.size": ("gc.heap.generation", ("gen0",)),
+    }
+)
+"""Metric -> the attribute that names a part of the heap, and words in the names of those where the young objects are:
+they fill and empty with every collection."""
+
 
 def use_of(metric: str, attributes: AttributeSet = ()) -> Use | None:
     """The use of one series, or None where the analyzer has none.
 
-    The attributes matter for collections only: the younger generations say nothing about a leak.
+    The attributes matter for collections (the younger generations say nothing about a leak) and for the heaps of
+    runtimes: of the JVM's memory only that of its heap counts, and nowhere that of the young objects.
     """
     use = USES.get(metric)
-    if (
-        use is not None
-        and use.role is Role.GC_GEN2
-        and dict(attributes).get(names.CPYTHON_GC_GENERATION)
-        not in (
-            _FULL_GENERATION,
-            str(_FULL_GENERATION),
-        )
-    ):
+    if use is None:
         return None
+    if use.role is Role.GC_GEN2:
+        return use if str(dict(attributes).get(names.CPYTHON_GC_GENERATION)) == str(_FULL_GENERATION) else None
+    if metric in _PARTS:
+        key, young = _PARTS[metric]
+        said = dict(attributes)
+        part = str(said.get(key, "")).lower()
+        if any(word in part for word in young) or said.get("jvm.memory.type", "heap") != "heap":
+            return None
     return use
 
 

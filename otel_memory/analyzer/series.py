@@ -19,7 +19,7 @@ from otel_memory import names
 from otel_memory.analyzer.feeds import CallFeed, CountFeed, Dirty, Feed, LevelFeed, Sum, Total, route_of
 from otel_memory.analyzer.identity import Resource, identify, pid_of, runtime_of
 from otel_memory.analyzer.model import AttributeSet, AttributeValue, Payload, Point, ProcessInfo
-from otel_memory.analyzer.roles import Role, use_of
+from otel_memory.analyzer.roles import RUNTIME_LIMITS, Role, use_of
 from otel_memory.analyzer.windows import LEVELS, Floats, Level, Reset, Window
 
 OTHER: Final = "(other)"
@@ -196,6 +196,10 @@ class ProcessSeries:
                     return CountFeed((calls,), on_reset=self._learn_reset)
                 return CountFeed((growth,), monotonic=False)
             case Role.LIMIT:
+                of_runtime = RUNTIME_LIMITS.get(metric)
+                if of_runtime is not None:
+                    runtime = metric.partition(".")[0]
+                    return CallFeed(lambda at, value: self._learn_runtime_limit(at, value, of_runtime, runtime))
                 kind = dict(attributes).get(names.LIMIT_KIND)
                 return CallFeed(lambda at, value: self._learn_limit(at, value, None if kind is None else str(kind)))
             case Role.BREAKDOWN:
@@ -347,6 +351,12 @@ class ProcessSeries:
         self.limit_bytes = int(value) if value > 0 else None
         self.limit_kind = kind if value > 0 else None
         return True
+
+    def _learn_runtime_limit(self, time: float, value: float, kind: str, runtime: str) -> bool:
+        # It bounds the runtime's own heap: it means nothing for other measures, and a process's limit is harder.
+        if not (self.memory_metric or "").startswith(f"{runtime}.") or self.limit_kind not in (None, kind):
+            return False
+        return self._learn_limit(time, value, kind)
 
     def _learn_part(self, part: str, time: float, value: float) -> bool:
         known = self._breakdown.get(part)

@@ -37,7 +37,7 @@ _ALL: Final = (
         "one back.",
         "`function.cache_info()` shows `maxsize=None`, or a `currsize` that only rises.",
         "Give the cache a bound (`functools.lru_cache(maxsize=…)`, `cachetools.TTLCache`), and register it with "
-        "`otel_memory.register_evictor` so that it gives way when memory runs short",
+        "`register_evictor` so that it gives way when memory runs short",
         "@functools.lru_cache(maxsize=10_000)\ndef profile(user_id): ...",
     ),
     Shape(
@@ -80,7 +80,7 @@ _ALL: Final = (
         "Cycles",
         "Objects refer to each other in a ring, so that only the cyclic collector can free them, and it comes too late "
         "or not at all.",
-        "`otel_memory.diagnostic_gc_run()` frees them and names the types and the attribute that closes the ring.",
+        "`diagnostic_gc_run()` frees them and names the types and the attribute that closes the ring.",
         "Break the ring (a `weakref` for the way back, or set it to None when done); see that nobody has called "
         "`gc.disable()` or `gc.freeze()`",
         "self._parent = weakref.ref(parent)",

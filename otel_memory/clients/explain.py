@@ -53,6 +53,8 @@ _LIMITS: Final = {
     "cgroup_v1": "set by its container",
     "rlimit": "a resource limit of its address space",
     "host": "all of the host's memory",
+    "jvm_heap": "the most that the JVM's heap may take",
+    "go_memory_limit": "GOMEMLIMIT",
 }
 
 

@@ -55,3 +55,15 @@ def test_a_low_score_and_an_empty_window_stay_as_they_are() -> None:
     assert cap_immaterial(result(0.3), times, values).score == 0.3
     assert cap_immaterial(result(), np.array([]), np.array([])).score == 0.9
     assert cap_immaterial(result(since=98.0), times, values).score == 0.9
+
+
+def test_a_heap_with_its_garbage_needs_more_until_collections_were_seen() -> None:
+    times, values = line(30 * MB, 50 * MB)
+    assert cap_immaterial(result(), times, values).score == 0.9
+    judged = cap_immaterial(result(), times, values, with_garbage=True)
+    assert judged.score == CAPPED
+    assert "garbage that the next collection frees" in judged.reasons[-1]
+    values[::20] -= 2 * MB
+    assert cap_immaterial(result(), times, values, with_garbage=True).score == 0.9
+    times, values = line(30 * MB, 90 * MB)
+    assert cap_immaterial(result(), times, values, with_garbage=True).score == 0.9

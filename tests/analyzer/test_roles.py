@@ -3,6 +3,7 @@
 import pytest
 
 from otel_memory import names
+from otel_memory.analyzer.model import AttributeSet
 from otel_memory.analyzer.roles import USES, WANTED, Role, role_of, use_of
 
 
@@ -20,7 +21,9 @@ def test_wanted_is_what_has_a_use() -> None:
         (names.PROCESS_MEMORY_USAGE, Role.MEMORY),
         ("container.memory.working_set", Role.MEMORY),
         ("jvm.memory.used", Role.MEMORY),
-        ("jvm.memory.used_after_last_gc", Role.FLOOR),
+        ("jvm.memory.used_after_last_gc", Role.MEMORY),
+        ("jvm.memory.limit", Role.LIMIT),
+        ("go.memory.limit", Role.LIMIT),
         (names.GC_FLOOR_USAGE, Role.FLOOR),
         (names.MEMORY_LIMIT, Role.LIMIT),
         (names.HEAP_USAGE, Role.HEAP),
@@ -40,13 +43,16 @@ def test_a_metric_has_its_role(metric: str, role: Role | None) -> None:
     assert role_of(metric) == role
 
 
-def test_the_memory_of_the_process_goes_before_that_of_its_container_and_of_its_runtime() -> None:
+def test_what_a_collection_left_goes_before_the_process_its_container_and_the_runtimes_heap() -> None:
     order = sorted((use.priority, name) for name, use in USES.items() if use.role is Role.MEMORY)
     assert [name for _, name in order] == [
+        "jvm.memory.used_after_last_gc",
+        "dotnet.gc.last_collection.heap.size",
         "process.memory.usage",
         "container.memory.working_set",
         "container.memory.usage",
         "container.memory.rss",
+        "dotnet.process.memory.working_set",
         "jvm.memory.used",
         "go.memory.used",
         "v8js.memory.heap.used",
@@ -61,3 +67,27 @@ def test_two_metrics_of_one_role_never_share_a_priority() -> None:
 def test_only_full_collections_have_a_use(generation: int | str | None, wanted: bool) -> None:
     attributes = () if generation is None else ((names.CPYTHON_GC_GENERATION, generation),)
     assert (use_of(names.GC_COLLECTIONS, attributes) is not None) is wanted
+
+
+@pytest.mark.parametrize(
+    ("metric", "attributes", "wanted"),
+    [
+        ("jvm.memory.used", (("jvm.memory.pool.name", "G1 Old Gen"), ("jvm.memory.type", "heap")), True),
+        ("jvm.memory.used", (("jvm.memory.pool.name", "ZHeap"), ("jvm.memory.type", "heap")), True),
+        ("jvm.memory.used", (("jvm.memory.pool.name", "G1 Eden Space"), ("jvm.memory.type", "heap")), False),
+        ("jvm.memory.used", (("jvm.memory.pool.name", "PS Survivor Space"), ("jvm.memory.type", "heap")), False),
+        ("jvm.memory.used", (("jvm.memory.pool.name", "ZGC Young Generation"), ("jvm.memory.type", "heap")), False),
+        ("jvm.memory.used", (("jvm.memory.pool.name", "Metaspace"), ("jvm.memory.type", "non_heap")), False),
+        ("jvm.memory.limit", (("jvm.memory.pool.name", "Tenured Gen"), ("jvm.memory.type", "heap")), True),
+        ("jvm.memory.limit", (("jvm.memory.pool.name", "Metaspace"), ("jvm.memory.type", "non_heap")), False),
+        ("v8js.memory.heap.used", (("v8js.heap.space.name", "old_space"),), True),
+        ("v8js.memory.heap.used", (("v8js.heap.space.name", "new_large_object_space"),), False),
+        ("dotnet.gc.last_collection.heap.size", (("gc.heap.generation", "gen2"),), True),
+        ("dotnet.gc.last_collection.heap.size", (("gc.heap.generation", "gen0"),), False),
+        ("go.memory.used", (("go.memory.type", "stack"),), True),
+    ],
+)
+def test_of_a_runtimes_heap_the_part_of_the_young_objects_does_not_count(
+    metric: str, attributes: AttributeSet, wanted: bool
+) -> None:
+    assert (use_of(metric, attributes) is not None) is wanted

@@ -255,6 +255,27 @@ def test_covariates_stand_at_the_times_of_memory() -> None:
     assert series.covariate("heap") is None
 
 
+def test_the_limit_of_a_runtimes_heap_holds_for_that_heap_alone() -> None:
+    def heap(time: float, size: float) -> Point:
+        return point("jvm.memory.used_after_last_gc", time, size, jvm__memory__pool__name="G1 Old Gen")
+
+    def limit(time: float, size: float, pool: str = "G1 Old Gen") -> Point:
+        return point("jvm.memory.limit", time, size, jvm__memory__pool__name=pool)
+
+    series = series_of([heap(T0, 50), limit(T0, 512), limit(T0, 9999, "Eden")], [heap(T0 + 1, 51), limit(T0 + 1, 512)])
+    assert (series.memory_metric, series.limit_bytes, series.limit_kind) == (
+        "jvm.memory.used_after_last_gc",
+        512,
+        "jvm_heap",
+    )
+    resident = series_of([memory(T0, 50), limit(T0, 512)], [memory(T0 + 1, 50), limit(T0 + 1, 512)])
+    assert resident.limit_bytes is None
+    harder = point(names.MEMORY_LIMIT, T0 + 2, 100, otel_memory__limit__kind="cgroup_v2")
+    series.add(payload(harder))
+    series.add(payload(limit(T0 + 3, 512)))
+    assert (series.limit_bytes, series.limit_kind) == (100, "cgroup_v2")
+
+
 def test_the_limit_and_what_sets_it() -> None:
     def limit(time: float, value: float, kind: str) -> Point:
         return point(names.MEMORY_LIMIT, time, value, otel_memory__limit__kind=kind)

@@ -74,6 +74,7 @@ def all_recipes() -> dict[str, Recipe]:
     from tests.parts.collector import CollectorRecipe
     from tests.parts.debian import AlertmanagerRecipe, PrometheusRecipe
     from tests.parts.kafka import KafkaRecipe
+    from tests.parts.runtimes import GoEmitterRecipe, JavaAgentRecipe, NodeEmitterRecipe
 
     recipes: tuple[Recipe, ...] = (
         ChromiumRecipe(),
@@ -81,11 +82,14 @@ def all_recipes() -> dict[str, Recipe]:
         KafkaRecipe(),
         AlertmanagerRecipe(),
         PrometheusRecipe(),
+        JavaAgentRecipe(),
+        GoEmitterRecipe(),
+        NodeEmitterRecipe(),
     )
     return {recipe.name: recipe for recipe in recipes}
 
 
-NEEDED = ("chromium", "collector", "kafka", "prometheus")
+NEEDED = ("chromium", "collector", "kafka", "prometheus", "java_agent", "go_emitter", "node_emitter")
 """Those that the tests of the product can't do without: `./dev test` fetches them, REQUIRE_PARTS=1 demands them.
 
 The harness is made for the others too; its tests of them run where they were fetched (`./dev parts`), and a test of

@@ -139,6 +139,6 @@ export function headline(process, now) {
   return `${[lead, ...rest].join("; ")}.`;
 }
 
-const LIMIT_KINDS = { configured: "configuration", cgroup_v1: "cgroup v1", cgroup_v2: "cgroup v2", host: "the host's memory" };
+const LIMIT_KINDS = { configured: "configuration", cgroup_v1: "cgroup v1", cgroup_v2: "cgroup v2", host: "the host's memory", jvm_heap: "-Xmx", go_memory_limit: "GOMEMLIMIT" };
 /** What sets a limit, in words. */
 export const limitKindWords = (kind) => LIMIT_KINDS[kind] ?? (kind ? String(kind) : ABSENT);
