@@ -946,6 +946,9 @@ EVENTS: Final[dict[str, Event]] = {
                 SNAPSHOT_EVICTION_COUNT,
                 PROCESS_PID,
             ),
+            optional=(
+                *(SNAPSHOT_MEMORY, SNAPSHOT_UTILIZATION, SNAPSHOT_PRESSURE, SNAPSHOT_BLOCK_COUNT, SNAPSHOT_GROWTH),
+            ),
         ),
         Event(
             EVENT_EVIDENCE,

@@ -30,14 +30,14 @@ GROWS_AND_SHRINKS = """
 """
 
 
-def launched(folder: Path, program: str, **env: str) -> subprocess.CompletedProcess[str]:
+def launched(folder: Path, program: str, timeout_seconds: float = 90, **env: str) -> subprocess.CompletedProcess[str]:
     """``program`` under the launcher, in ``folder``."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "PYTHON"))}
     return subprocess.run(
         [str(BIN / "opentelemetry-instrument"), sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=timeout_seconds,
         check=False,
         cwd=folder,
         env={
@@ -84,6 +84,78 @@ def test_one_event_goes_to_all_sinks_and_is_the_same_in_each(tmp_path: Path) -> 
         (payload,) = decode(line, "metrics", "json").payloads
         assert payload.resource["service.name"] == "shop"
         assert payload.points
+
+
+EVERYTHING = """
+    import pathlib, time
+    from otel_memory import StructuredLogger, register_evictor, register_gauge
+
+    FILE = pathlib.Path("otel-memory-events.jsonl")
+    deadline = time.monotonic() + 75
+
+    def until(name, act=lambda: None):
+        while not (FILE.exists() and f'"{name}"' in FILE.read_text()) and time.monotonic() < deadline:
+            act()
+            time.sleep(0.02)
+
+    class Order:
+        def __init__(self, number):
+            self.lines = [f"{number} {line}" for line in range(10)]
+
+    orders, began = [], time.monotonic()
+
+    def serve():
+        while len(orders) < (time.monotonic() - began) * 4000:
+            orders.append(Order(len(orders)))
+
+    register_gauge("broken", lambda: 1 / 0)
+    StructuredLogger("shop").log_memory_event("opened", "info", carts=3)
+    until("otel_memory.error")
+    until("otel_memory.http.listening")
+    until("otel_memory.snapshot")
+    until("otel_memory.diagnostic_gc")
+    began = time.monotonic()
+    until("otel_memory.evidence", serve)
+    orders.clear()
+    pages = {}
+    register_evictor("pages", pages)
+    for number in range(4500):
+        pages[number] = b"x" * 100_000
+    until("otel_memory.threshold.crossed")
+    until("otel_memory.cleanup")
+    until("otel_memory.eviction")
+    until("otel_memory.threshold.recovered")
+"""
+OF_THE_ANALYZER = {names.EVENT_ALERT}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the evidence reads /proc")
+@pytest.mark.timeout(150)
+def test_one_program_tells_every_event_there_is_and_each_is_as_the_schema_says(tmp_path: Path) -> None:
+    done = launched(
+        tmp_path,
+        EVERYTHING,
+        timeout_seconds=120,
+        OTEL_METRICS_EXPORTER="otlp_file",
+        OTEL_METRIC_EXPORT_INTERVAL="500",
+        OTEL_PYTHON_MEMORY_EVENTS="file",
+        OTEL_PYTHON_MEMORY_THRESHOLDS="none;big=rss>400MiB:critical",
+        OTEL_PYTHON_MEMORY_CLEANUP="critical",
+        OTEL_PYTHON_MEMORY_DIAGNOSTIC_GC="4s",
+        OTEL_PYTHON_MEMORY_SNAPSHOT_INTERVAL="500",
+        OTEL_PYTHON_MEMORY_SNAPSHOT_EVENTS="true",
+        OTEL_PYTHON_MEMORY_EVIDENCE_WINDOW="3s",
+        OTEL_PYTHON_MEMORY_EVIDENCE_BURST="200",
+        OTEL_PYTHON_MEMORY_HTTP="true",
+        OTEL_PYTHON_MEMORY_HTTP_PORT="0",
+    )
+    assert done.returncode == 0, done.stderr
+    events = check_events(tmp_path / "otel-memory-events.jsonl")
+    told = {event["event_name"] for event in events}
+    assert told == names.EVENTS.keys() - OF_THE_ANALYZER, done.stderr
+    for event in events:
+        required = set(names.EVENTS[event["event_name"]].attributes) - set(names.EVENTS[event["event_name"]].optional)
+        assert required <= event["attributes"].keys(), event
 
 
 def test_an_event_is_in_the_file_when_the_program_is_killed_right_after(tmp_path: Path) -> None:
