@@ -114,6 +114,11 @@ export class Api {
     return { metric: body.metric, unit: body.unit, times, values: body.values };
   }
 
+  /** What the leaking instances of each service have in common. */
+  async fleet(options) {
+    return (await this.get("/fleet", {}, options)).items;
+  }
+
   async alerts(options) {
     return (await this.get("/alerts", {}, options)).items;
   }

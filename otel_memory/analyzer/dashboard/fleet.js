@@ -70,6 +70,19 @@ const AlertStrip = ({ alerts, now }) => {
   </section>`;
 };
 
+/** `findings`: of services with several instances; those that are one matter for all of them are told. */
+const Common = ({ findings, onService }) => {
+  const told = findings.filter(({ cause, leaking }) => cause !== "some" && (cause === "one" || leaking.length > 1));
+  if (!told.length) return null;
+  return html`<section class="strip common" aria-label="What instances have in common">
+    <ul>${told.map((one) => html`<li key=${one.service_name}>
+      <span class="severity">${one.cause === "all" ? "all instances" : one.cause === "one" ? "few instances" : one.cause}</span>
+      <span>${one.summary}.</span>
+      <button type="button" onClick=${() => onService(one.service_name)}>Show</button>
+    </li>`)}</ul>
+  </section>`;
+};
+
 export class Fleet extends Component {
   constructor(props) {
     super(props);
@@ -177,6 +190,7 @@ export class Fleet extends Component {
     const visible = rows.slice(0, shown);
     return html`
       <div class="heading"><h1 tabindex="-1">${this.heading(counts, total)}</h1></div>
+      <${Common} findings=${store.fleet} onService=${(q) => this.set({ q, verdict: "" })} />
       <${AlertStrip} alerts=${store.firing()} now=${store.now} />
       <div class="tools" role="search">
         <div class="chips" role="group" aria-label="Show by verdict">

@@ -8,6 +8,7 @@ import { Stream } from "./stream.js";
 const PAGE_SIZE = 500;
 const MOST_PROCESSES = 10_000;
 const REFRESH_MS = 300_000; // forgotten processes leave the table at the latest after this
+const FLEET_MS = 15_000;
 const GATHER_MS = 200;
 const TICK_MS = 5_000; // ages of rows are told in steps of seconds, not frames
 const SILENT_INTERVALS = 3;
@@ -19,6 +20,7 @@ export class Store {
     this.api = api;
     this.processes = new Map();
     this.alerts = new Map();
+    this.fleet = []; // findings about services with several instances
     this.cadence = new Map(); // id -> seconds between the reports of a process, as seen
     this.phase = "loading"; // loading | ready | failed
     this.error = null;
@@ -44,6 +46,7 @@ export class Store {
     this.load();
     this.stream.start();
     setInterval(() => document.hidden || this.phase !== "ready" || this.load(), REFRESH_MS);
+    setInterval(() => document.hidden || this.phase !== "ready" || this.compare(), FLEET_MS);
     setInterval(() => {
       this.now = this.api.now();
       this.changed();
@@ -109,12 +112,23 @@ export class Store {
         if (!seen.has(id) && silent > SILENT_UNKNOWN_SECONDS && !this.truncated) this.forget(id);
       }
       this.becomeReady();
+      this.compare();
     } catch (error) {
       if (mine !== this.generation) return;
       this.error = error;
       if (this.phase !== "ready" || error.status === 401) this.phase = "failed";
     }
     this.changed();
+  }
+
+  /** Reads what instances have in common; what was known stays where that fails. */
+  async compare() {
+    try {
+      this.fleet = await this.api.fleet();
+      this.changed();
+    } catch {
+      // the connection's state is told by the stream
+    }
   }
 
   becomeReady() {

@@ -66,6 +66,7 @@ class FakeAnalyzer:
         self.processes = {item["id"]: item for item in processes}
         self.alerts = {item["id"]: item for item in alerts}
         self.events: dict[str, list[Json]] = {}
+        self.fleet: list[Json] = []
         self.silences = SILENCES[fleet](time.time()) if fleet in SILENCES else []
         self.outputs = OUTPUTS[fleet](time.time()) if fleet in OUTPUTS else []
         self.token = token
@@ -85,6 +86,7 @@ class FakeAnalyzer:
             Route("/api/v1/processes", self.list_processes),
             Route("/api/v1/processes/{id}", self.one_process),
             Route("/api/v1/processes/{id}/series", self.one_series),
+            Route("/api/v1/fleet", self.list_fleet),
             Route("/api/v1/alerts", self.list_alerts),
             Route("/api/v1/silences", self.list_silences),
             Route("/api/v1/silences", self.make_silence, methods=["POST"]),
@@ -236,6 +238,9 @@ class FakeAnalyzer:
         query = request.query_params
         begin, end = (datetime.fromisoformat(query[name]).timestamp() for name in ("from", "to"))
         return JSONResponse(series(item, query["metric"], begin, end, int(query["points"])))
+
+    async def list_fleet(self, _request: Request) -> Response:
+        return JSONResponse({"items": self.fleet})
 
     async def list_alerts(self, request: Request) -> Response:
         state = request.query_params.get("state")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -150,6 +151,28 @@ def test_order_and_filter_live_in_the_address(serve: Serve, open_page: Open) -> 
     page.fill("#filter", "no such thing")
     page.get_by_role("button", name="Show all 500").click()
     expect(page.locator("tr.row")).to_have_count(100)
+
+
+def finding(service: str, cause: str, leaking: int, summary: str) -> dict[str, Any]:
+    ids = [f"{number:016x}" for number in range(leaking)]
+    return {"service_name": service, "cause": cause, "leaking": ids, "summary": summary}
+
+
+def test_what_instances_have_in_common_stands_above_them(serve: Serve, open_page: Open) -> None:
+    analyzer = serve("two")
+    analyzer.fleet = [
+        finding("shop", "version", 15, "shop: all 15 instances of version 2.4.1 leak and none of the 15 others"),
+        finding("<b>mail</b>", "one", 1, "<b>mail</b>: 1 of 30 instances leaks"),
+        finding("billing", "some", 4, "billing: 4 of 9 instances leak; nothing tells them apart"),
+    ]
+    page = open_page(analyzer.url).page
+    common = page.get_by_role("region", name="What instances have in common").get_by_role("listitem")
+    expect(common).to_have_count(2)
+    expect(common.first).to_contain_text("all 15 instances of version 2.4.1 leak")
+    expect(common.nth(1)).to_contain_text("<b>mail</b>: 1 of 30 instances leaks.")
+    common.first.get_by_role("button", name="Show").click()
+    expect(page.locator("#filter")).to_have_value("shop")
+    expect(page.locator("tr.row")).to_have_count(1)
 
 
 def test_a_large_fleet_is_shown_in_parts_and_fetches_curves_only_for_rows_on_the_screen(
