@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import otel_memory
 from otel_memory import names
 from otel_memory.__main__ import VERBS
 from tests import generate_docs
@@ -53,10 +55,39 @@ def test_the_walk_lists_every_page_and_every_row_that_one_shows() -> None:
     assert listed - shown == set(), "rows that docs/walk/README.md lists and no page shows"
 
 
-def test_every_verb_stands_in_the_readme() -> None:
+def test_the_walk_shows_every_row() -> None:
+    """A1 to A25: what the probe does, each by an example that runs."""
+    rows = {
+        row for line in (WALK / "README.md").read_text("utf-8").splitlines() for row in re.findall(r"^\| (A\d+) ", line)
+    }
+    assert rows == {f"A{number}" for number in range(1, 26)} - (
+        {"A22"} if not (WALK / "correctness.md").exists() else set()
+    )
+
+
+def test_the_architecture_names_every_module_of_the_probe() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    probe = ROOT / "otel_memory" / "probe"
+    named = set(re.findall(r"([a-z_]+)\.py`", text[text.index("## The probe") : text.index("## The analyzer")]))
+    assert {path.stem for path in probe.rglob("*.py")} - {"__init__"} - named == set()
+
+
+def test_every_extra_exporter_and_verb_stands_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for extra in project["optional-dependencies"].keys() - {"instruments"}:
+        assert f"`{extra}`" in text, f"extra {extra}"
+    for group, entries in project["entry-points"].items():
+        for name in entries if group.endswith("_exporter") else ():
+            assert f"`{name}`" in text, f"exporter {name}"
     for verb in VERBS:
         assert f"otel-memory {verb}" in text
+
+
+def test_the_face_names_what_it_can_give() -> None:
+    assert {*otel_memory.__all__} - {"__version__"} == otel_memory._HOMES.keys()
+    for name in otel_memory.__all__:
+        assert getattr(otel_memory, name) is not None
 
 
 def test_names_follow_the_naming_rules() -> None:
