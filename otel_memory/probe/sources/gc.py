@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from threading import get_ident
 from typing import NamedTuple
 
 from opentelemetry.metrics import Histogram, Meter, Observation
@@ -32,9 +31,6 @@ PAUSE_BOUNDARIES_SECONDS = (
 FULL_GENERATION = 2
 
 _ATTRIBUTES = tuple({names.CPYTHON_GC_GENERATION: generation} for generation in range(FULL_GENERATION + 1))
-
-_MOST_OPEN = 64
-"""Collections under way at the same time; more than that are starts whose stop never came."""
 
 
 class Pause(NamedTuple):
@@ -95,7 +91,6 @@ class GcSource:
         self._rss = rss
         self._clock_ns = clock_ns
         self._pauses: deque[tuple[int, int, int, int, int]] = deque(maxlen=capacity)
-        self._started: dict[int, int] = {}
         self._floor: Floor | None = None
         self._dropped = 0
         self._failed = 0
@@ -105,33 +100,36 @@ class GcSource:
 
     def _make_hook(self) -> Callable[[str, Mapping[str, int]], None]:
         # Everything is in the closure: module globals may be gone at the interpreter's last collection.
-        started, pauses, capacity = self._started, self._pauses, self._pauses.maxlen
-        clock_ns, ident, rss, most_open = self._clock_ns, get_ident, self._rss, _MOST_OPEN
+        pauses, capacity, clock_ns, rss = self._pauses, self._pauses.maxlen, self._clock_ns, self._rss
         count_blocks: Callable[[], int] | None = getattr(sys, "getallocatedblocks", None)
         failure, full = Exception, FULL_GENERATION
+        # One for all threads: an interpreter doesn't collect while it collects (``gcstate->collecting``).
+        started_ns: int | None = None
 
         def hook(phase: str, info: Mapping[str, int]) -> None:
+            nonlocal started_ns
             try:
                 if phase == "start":
-                    if len(started) >= most_open:
-                        started.clear()
-                    # By thread: without the interpreter's lock, two interpreters' collections may overlap. A thread's
-                    # collections don't nest (CPython refuses); if they did, the inner one would be the one measured.
-                    started[ident()] = clock_ns()
+                    started_ns = clock_ns()
                     return
                 ended_ns = clock_ns()
-                started_ns = started.pop(ident(), None)
                 if started_ns is None:
                     return  # it began before the hook was installed
                 generation = info["generation"]
                 if len(pauses) == capacity:
                     self._dropped += 1
                 pauses.append((generation, ended_ns - started_ns, info["collected"], info["uncollectable"], ended_ns))
+                started_ns = None
                 if generation == full:
                     self._floor = Floor(rss(), None if count_blocks is None else count_blocks(), ended_ns)
             except failure:
                 self._failed += 1
 
+        def forget() -> None:
+            nonlocal started_ns
+            started_ns = None
+
+        self._forget_start = forget
         return hook
 
     # --- listening ------------------------------------------------------------------------------------------
@@ -147,12 +145,12 @@ class GcSource:
             if callback is self._hook:
                 del gc.callbacks[index]
                 break
-        self._started.clear()
+        self._forget_start()
 
     def reset_after_fork(self) -> None:
         """In the child: forget the parent's pauses and floor, and count collections from here on."""
         self._pauses.clear()
-        self._started.clear()
+        self._forget_start()
         self._floor = None
         self._dropped = self._failed = 0
         self._inherited = dict(enumerate(_count()))

@@ -193,28 +193,19 @@ def test_a_collection_within_a_collection_is_measured_and_the_outer_one_left_out
     assert [(pause.generation, pause.duration_ns) for pause in source.drain()] == [(0, 1000)]
 
 
-def test_overlapping_collections_of_two_threads_are_told_apart():
+def test_a_start_whose_stop_never_came_is_forgotten():
     source = GcSource(lambda: None, clock_ns=Nanoseconds())
     source._hook("start", told(0))  # at 1000
-
-    def other() -> None:
-        source._hook("start", told(1))  # at 2000
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    thread.join()
-    source._hook("stop", told(0))  # at 3000
-    assert [(pause.generation, pause.duration_ns) for pause in source.drain()] == [(0, 2000)]
-
-
-def test_starts_without_a_stop_are_bounded():
-    source = GcSource(lambda: None)
-    for ident in range(1000):
-        source._started[-ident] = 0
-        source._hook("start", told())
-        assert len(source._started) <= 65
-    source._hook("stop", told())
-    assert len(source.drain()) == 1
+    source.uninstall()
+    source._hook("stop", told(0))
+    source._hook("start", told(0))  # at 3000
+    source.reset_after_fork()
+    source._hook("stop", told(0))
+    assert source.drain() == []
+    source._hook("start", told(0))  # at 5000
+    source._hook("start", told(1))  # at 6000
+    source._hook("stop", told(1))
+    assert [(pause.generation, pause.duration_ns) for pause in source.drain()] == [(1, 1000)]
 
 
 def test_pauses_are_bounded_the_oldest_go_and_are_counted():
