@@ -1,8 +1,8 @@
 """What objects refer to, asked in a way that harms no interpreter.
 
-Owns the one workaround: CPython 3.12 counts objects that are already freed among what the module ``_asyncio`` refers to
-(its list of free iterators over futures). ``gc.get_referents`` of that module brings them back to life and frees them a
-second time; after that asyncio hands out one iterator twice, and the next call never ends. So a module is never asked:
+Owns the one workaround: CPython 3.12.0 to 3.12.5 count objects that are already freed among what the module
+``_asyncio`` refers to (gh-122695). ``gc.get_referents`` of that module brings them back to life and frees them a second
+time; after that asyncio hands out one iterator twice, and the next call fills all memory. So a module is never asked:
 it stands for its namespace, which is all that other modules refer to.
 """
 
