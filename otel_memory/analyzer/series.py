@@ -18,6 +18,7 @@ import numpy as np
 from otel_memory import names
 from otel_memory.analyzer.feeds import CallFeed, CountFeed, Dirty, Feed, LevelFeed, Sum, Total, route_of
 from otel_memory.analyzer.identity import Resource, identify, pid_of, runtime_of
+from otel_memory.analyzer.latest import Breakdown, Limit
 from otel_memory.analyzer.model import AttributeSet, AttributeValue, Payload, Point, ProcessInfo
 from otel_memory.analyzer.roles import RUNTIME_LIMITS, Role, use_of
 from otel_memory.analyzer.windows import LEVELS, Floats, Level, Reset, Window
@@ -32,7 +33,6 @@ _NO_BOUND: Final = 1e300
 _MOST: Final = 2.0**63
 """No count and no size reaches it: such a number is a fault of the sender, and no integer that readers of JSON take."""
 _MAX_LIVES: Final = 16
-_MAX_PARTS: Final = 16
 _MAX_TOLERANCE_SECONDS: Final = 1.0
 
 
@@ -102,10 +102,8 @@ class ProcessSeries:
         self._uptime_at: float | None = None
         self._lives: list[float] = []
         self._from_points: dict[str, AttributeValue] = {}
-        self.limit_bytes: int | None = None
-        self.limit_kind: str | None = None
-        self._limit_at = float("-inf")
-        self._breakdown: dict[str, tuple[float, int]] = {}
+        self._limit = Limit()
+        self._breakdown = Breakdown()
         self.first_seen: float | None = None
         self.last_seen: float | None = None
         self.dropped = Dropped()
@@ -201,10 +199,10 @@ class ProcessSeries:
                     runtime = metric.partition(".")[0]
                     return CallFeed(lambda at, value: self._learn_runtime_limit(at, value, of_runtime, runtime))
                 kind = dict(attributes).get(names.LIMIT_KIND)
-                return CallFeed(lambda at, value: self._learn_limit(at, value, None if kind is None else str(kind)))
+                return CallFeed(lambda at, value: self._limit.learn(at, value, None if kind is None else str(kind)))
             case Role.BREAKDOWN:
                 part = str(dict(attributes).get(names.MEMORY_PART, OTHER))
-                return CallFeed(lambda at, value: self._learn_part(part, at, value))
+                return CallFeed(lambda at, value: self._breakdown.learn(part, at, value))
             case Role.START_TIME:
                 return CallFeed(self._learn_uptime)
             case Role.INFO:
@@ -278,7 +276,7 @@ class ProcessSeries:
             if not len(times):
                 continue
             if key == "limit":
-                self._learn_limit(times[-1], values[-1], None)
+                self._limit.learn(times[-1], values[-1], None)
             if window is None:
                 continue
             for time, value in zip(times, values, strict=True):
@@ -344,27 +342,10 @@ class ProcessSeries:
         if known is not None and known.id == self._info.id:
             self._info = known
 
-    def _learn_limit(self, time: float, value: float, kind: str | None) -> bool:
-        if time < self._limit_at:
-            return False
-        self._limit_at = time
-        self.limit_bytes = int(value) if value > 0 else None
-        self.limit_kind = kind if value > 0 else None
-        return True
-
     def _learn_runtime_limit(self, time: float, value: float, kind: str, runtime: str) -> bool:
-        # It bounds the runtime's own heap: it means nothing for other measures, and a process's limit is harder.
-        if not (self.memory_metric or "").startswith(f"{runtime}.") or self.limit_kind not in (None, kind):
-            return False
-        return self._learn_limit(time, value, kind)
-
-    def _learn_part(self, part: str, time: float, value: float) -> bool:
-        known = self._breakdown.get(part)
-        if (known is not None and time < known[0]) or value < 0:
-            return False
-        if known is not None or len(self._breakdown) < _MAX_PARTS:
-            self._breakdown[part] = time, int(value)
-        return True
+        # It bounds the runtime's own heap, so it means nothing for other measures.
+        of_it = (self.memory_metric or "").startswith(f"{runtime}.")
+        return of_it and self._limit.learn_of_runtime(time, value, kind)
 
     def _learn_info(self, attributes: AttributeSet) -> bool:
         self._from_points.update(attributes)
@@ -423,10 +404,19 @@ class ProcessSeries:
         return self._best(Role.MEMORY)
 
     @property
+    def limit_bytes(self) -> int | None:
+        """The limit that ends the process (bytes); None where none is known."""
+        return self._limit.size
+
+    @property
+    def limit_kind(self) -> str | None:
+        """What sets it."""
+        return self._limit.kind
+
+    @property
     def breakdown(self) -> dict[str, int] | None:
         """Parts of the resident memory in bytes, those of the newest report; None where nothing reports them."""
-        newest = max((time for time, _ in self._breakdown.values()), default=0.0)
-        return {part: size for part, (time, size) in self._breakdown.items() if time == newest} or None
+        return self._breakdown.newest
 
     @property
     def memory_metric(self) -> str | None:
