@@ -40,6 +40,10 @@ VERBS: dict[str, Verb] = {
     "leaks": Verb("otel_memory.clients.leaks:main", "analyzer", "list the processes that leak, worst first"),
     "alerts": Verb("otel_memory.clients.alerts:main", "analyzer", "show what fires; follow every change"),
     "explain": Verb("otel_memory.clients.explain:main", "analyzer", "tell the whole story of one process"),
+    "topics": Verb(
+        "otel_memory.analyzer.kafka.topics_command:main", "analyzer,kafka", "make or check the analyzer's Kafka topics"
+    ),
+    "score": Verb("otel_memory.analyzer.scorefile.command:main", "analyzer", "judge the series of memory in a file"),
     "doctor": Verb("otel_memory.doctor:main", None, "check this environment: distro, exporter, endpoint, limit"),
 }
 
