@@ -9,7 +9,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 # Need more than the repository (labelled traces, a broker) and take minutes: only by name.
-BY_NAME_ONLY = {"judgement", "kafka_exporter"}
+BY_NAME_ONLY = {"judgement", "kafka_exporter", "scale"}
 
 
 def main() -> int:
