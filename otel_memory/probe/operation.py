@@ -341,7 +341,7 @@ def current_operation(table: OperationTable = TABLE) -> Operation | None:
         section = None
     if table.blocks:
         task = current_task()
-        for block in reversed(tuple(table.blocks)):
+        for block in reversed(table.blocks_of(task)):
             if isinstance(block, Operation) and block.task is task and (task is not None or _is_here(block)):
                 return block if section is None or _is_around(block.outer, section) else section
     return section

@@ -69,6 +69,27 @@ def current_task() -> object:
     return asyncio.current_task()
 
 
+def _owner(block: Block) -> int:
+    """What stands for the block's task: without one, it is a stranger to every other block."""
+    return id(block if block.task is None else block.task)
+
+
+def _put(groups: dict[int, dict[Block, None]], key: int, block: Block) -> None:
+    group = groups.get(key)
+    if group is None:
+        groups[key] = {block: None}
+    else:
+        group[block] = None
+
+
+def _take(groups: dict[int, dict[Block, None]], key: int, block: Block) -> None:
+    group = groups.get(key)
+    if group is not None:
+        group.pop(block, None)
+        if not group:
+            groups.pop(key, None)
+
+
 class OperationTable:
     """All aggregates of a process, bounded, and who runs right now."""
 
@@ -80,7 +101,11 @@ class OperationTable:
         self.running: dict[int, Any] = {}
         """The innermost open section (an ``Operation``) by thread. Replaced by a fork: a section that finds another one
         was begun by the parent."""
-        self.blocks: list[Block] = []
+        # No step is longer with thousands of blocks open than with two: who overlaps is not looked at again.
+        self.blocks: dict[Block, None] = {}
+        self._alone: dict[Block, None] = {}  # those that don't overlap so far: of one task, mostly
+        self._by_thread: dict[int, dict[Block, None]] = {}
+        self._by_task: dict[int, dict[Block, None]] = {}
         self.latest_overlap: object = None
         """A new object whenever a section begins while another thread's is open: who is open then, overlaps."""
 
@@ -99,33 +124,50 @@ class OperationTable:
 
         Blocks of other tasks have company from now on.
         """
-        task = current_task()
-        beside = False
-        for block in tuple(self.blocks):
-            if task is None or block.task is not task:
-                block.overlap = True
-                beside = beside or block.thread != thread
-        return beside
+        if self._alone:
+            self._give_company(current_task())
+        return len(self._by_thread) > (thread in self._by_thread)
 
     def open_block(self, block: Block) -> None:
         """``block`` begins: it has company if another thread's section or another task's block is open."""
         if self.running and (len(self.running) > 1 or block.thread not in self.running):
             block.overlap = True
             self.latest_overlap = object()
-        for other in tuple(self.blocks):
-            if block.task is None or other.task is not block.task:
-                block.overlap = other.overlap = True
-        self.blocks.append(block)
+        self.blocks[block] = None
+        _put(self._by_thread, block.thread, block)
+        _put(self._by_task, _owner(block), block)
+        if len(self._by_task) > 1:
+            block.overlap = True
+            self._give_company(block.task)
+        if not block.overlap:
+            self._alone[block] = None
+
+    def blocks_of(self, task: object) -> tuple[Block, ...]:
+        """Those that are open in ``task``, the oldest first; all for None, which stands for every block without one."""
+        return tuple(self.blocks if task is None else self._by_task.get(id(task), ()))
 
     def close_block(self, block: Block) -> None:
         """``block`` ends. Does nothing if it isn't open (any more)."""
         if block in self.blocks:
-            self.blocks.remove(block)
+            self.blocks.pop(block, None)
+            self._alone.pop(block, None)
+            _take(self._by_thread, block.thread, block)
+            _take(self._by_task, _owner(block), block)
+
+    def _give_company(self, task: object) -> None:
+        """``task`` does something: the blocks of all others overlap from now on."""
+        for block in tuple(self._alone):
+            if task is None or block.task is not task:
+                block.overlap = True
+                self._alone.pop(block, None)
 
     def reset_after_fork(self) -> None:
         """In the child: its operations begin at zero, and the parent's threads are not here."""
         self.running = {}
-        self.blocks = []
+        self.blocks = {}
+        self._alone = {}
+        self._by_thread = {}
+        self._by_task = {}
         self.latest_overlap = None
         self.overflowed = self.failed = 0
         for aggregate in list(self._aggregates.values()):

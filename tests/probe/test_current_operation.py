@@ -18,7 +18,7 @@ from otel_memory.probe.operation import TABLE, Operation, Options, current_opera
 def _nothing_left() -> Iterator[None]:
     yield
     assert TABLE.running == {}
-    assert TABLE.blocks == []
+    assert TABLE.blocks == {}
 
 
 def here() -> str | None:

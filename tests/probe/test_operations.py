@@ -599,7 +599,7 @@ def test_an_async_block_is_not_disturbed_by_its_own_task(
     asyncio.run(outer())
     (block,) = exporter.get_finished_spans()
     assert (block.attributes or {})[names.OPERATION_OVERLAP] is False
-    assert TABLE.blocks == []
+    assert TABLE.blocks == {}
 
 
 def test_two_async_blocks_of_two_tasks_overlap_also_on_one_tracker(
