@@ -16,12 +16,12 @@ from tests.harness.process import Child, clean_environment
 from tests.integration import kafka_world as world
 
 PARTITIONS = 6
-PROCESSES = 12
-SAMPLE_SECONDS = 0.2
+PROCESSES = 8
+SAMPLE_SECONDS = 0.25
 """Between two rounds of samples, by the clock; a second of event time."""
 PAUSE_SECONDS = (1.0, 6.0)
 """Between two of what happens to the group."""
-CATCH_UP_SECONDS = 120.0
+CATCH_UP_SECONDS = 180.0
 
 
 @dataclass

@@ -49,11 +49,14 @@ from otel_memory.analyzer.view import View
 _logger = logging.getLogger(__name__)
 
 POLL_MS: Final = 100
-MAX_RECORDS: Final = 500
+LEAST_RECORDS: Final = 10
+MOST_RECORDS: Final = 2000
+TURN_SECONDS: Final = 0.25
+"""So many records are taken at a time as take about so long: what is judged is committed before more is judged."""
 COMMIT_SECONDS: Final = 0.25
 """Judgements wait so long for others to share a transaction with; a change of an alert waits for nobody."""
 IDLE_COMMIT_SECONDS: Final = 5.0
-"""Offsets alone."""
+"""Offsets, at least: it is by a commit that one learns that another one has come in its name."""
 HOUSEKEEPING_SECONDS: Final = 10.0
 AGAIN_SECONDS: Final = 2.0
 COMMITTED_MS: Final = 5000
@@ -141,8 +144,10 @@ class GroupWorker:
         self._listener: _Listener | None = None
         self._generation = -1
         self._committed_at = 0.0
+        self._told_at = 0.0
         self._looked_at = 0.0
         self._aborted = 0
+        self._most = LEAST_RECORDS
         self._poison_told = 0
         self.problem: str | None = "has not joined the group yet"
         """Why it does not judge; None while it does. A member without a partition does its work, too."""
@@ -207,6 +212,9 @@ class GroupWorker:
         self._consumer = consumer
         self._listener = _Listener(consumer)
         self._aborted = 0
+        for topic in (topics.metrics, topics.logs):
+            # A leader that knows no partition yet would give nobody any, and then do it all again.
+            consumer.partitions_for_topic(topic)
         consumer.subscribe([topics.metrics, topics.logs], listener=self._listener)
 
     def _close(self) -> None:
@@ -226,11 +234,12 @@ class GroupWorker:
     def _turn(self) -> None:
         """One round: what came in, what is due."""
         assert self._listener is not None
-        fetched = self._consumer.poll(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
+        fetched = self._consumer.poll(timeout_ms=POLL_MS, max_records=self._most)
         if self._listener.changed:
             # What was fetched is read again from where each of them stands.
             self._rebalance(self._listener)
             return
+        began = time.monotonic()
         for place, records in fetched.items():
             if place.topic == self._topics.metrics:
                 self._take(place, records)
@@ -241,9 +250,18 @@ class GroupWorker:
         if self._commit_due(now):
             self._committed_at = now
             self._commit()
+        if fetched:
+            self._pace(sum(map(len, fetched.values())), time.monotonic() - began)
         if now - self._looked_at >= HOUSEKEEPING_SECONDS:
             self._looked_at = now
             self._keep_house()
+
+    def _pace(self, count: int, seconds: float) -> None:
+        """Learn from the last turn how many records the next one may take."""
+        fitting = count * TURN_SECONDS / max(seconds, 1e-6)
+        if fitting < self._most or count >= self._most:
+            # Slower at once, quicker by and by.
+            self._most = int(min(max(fitting, LEAST_RECORDS), 2 * self._most, MOST_RECORDS))
 
     # --- partitions that come and go -------------------------------------------------------------------------
 
@@ -480,13 +498,15 @@ class GroupWorker:
         if metadata.generation_id != self._generation or self._generation < 0:
             # Out of the group, or in another generation of it: the next poll says with what.
             return
+        # Of the last transaction, not of the last try.
+        idle = time.monotonic() - self._told_at >= IDLE_COMMIT_SECONDS
         transaction = uuid.uuid4().hex
         pairs = []
         for owned in self._owned.values():
             if owned.phase is not Phase.LIVE:
                 continue
             self._keep(owned.draw())
-            batch = owned.batch(transaction)
+            batch = owned.batch(transaction, idle)
             if batch is not None:
                 pairs.append((owned, batch))
         logs = {number: one.position for number, one in self._logs.items() if one.position > one.committed}
@@ -501,6 +521,7 @@ class GroupWorker:
             _logger.info("Kafka: a transaction was undone and is done again: %s", error)
             return
         self._aborted = 0
+        self._told_at = time.monotonic()
         for owned, batch in pairs:
             owned.done(batch)
         for number, offset in logs.items():

@@ -95,9 +95,15 @@ class Owned:
         self.outcome = Outcome(Turn(changes=changes), records, forget)
         return new.turn
 
-    def batch(self, transaction: str) -> Batch | None:
-        """What is to be committed now; None where nothing has changed since the last commit."""
-        if self.mark is not None and self.position == self.committed and not self.outcome and not self.poison:
+    def batch(self, transaction: str, always: bool = False) -> Batch | None:
+        """What is to be committed now; None where nothing has changed since the last commit, unless ``always``."""
+        if (
+            not always
+            and self.mark is not None
+            and self.position == self.committed
+            and not self.outcome
+            and not self.poison
+        ):
             return None
         at = self.partition.now
         mark = Mark(self.origin, at if math.isfinite(at) else None, transaction)

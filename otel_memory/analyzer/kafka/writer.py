@@ -10,6 +10,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from kafka.errors import FencedInstanceIdError  # type: ignore[import-untyped]
+
 from otel_memory.analyzer.kafka.client import Connection, KafkaError, OffsetAndMetadata, TopicPartition, Topics
 from otel_memory.analyzer.kafka.overlay import place_of
 from otel_memory.analyzer.kafka.owned import Batch, Poison
@@ -55,7 +57,8 @@ class Writer:
 
         Raises:
             Aborted: none of it is, and it may be tried again: a rebalance is under way.
-            KafkaError: it is not known, or another one writes in this one's name: begin anew from what is committed.
+            FencedInstanceIdError: another one is in the group in this one's name.
+            KafkaError: it is not known: begin anew from what is committed.
         """
         producer = self._producer
         producer.begin_transaction()
@@ -76,6 +79,8 @@ class Writer:
             self._stats.add(KAFKA_TRANSACTIONS, outcome="aborted")
             # Where the producer is through, this raises in turn.
             producer.abort_transaction()
+            if isinstance(error, FencedInstanceIdError):
+                raise
             raise Aborted(f"{type(error).__name__}: {error}") from error
         self._stats.add(KAFKA_TRANSACTIONS, outcome="committed")
 
