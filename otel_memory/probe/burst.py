@@ -11,11 +11,13 @@ that are known to grow (``added.py``) is surer than that, and is told apart. Sha
 from __future__ import annotations
 
 import gc
+import sys
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Final
 
 from otel_memory.probe import sites
@@ -31,11 +33,15 @@ LOOK_EVERY_SECONDS: Final = 0.02
 PIECE_SECONDS: Final = 0.2
 REST_TIMES: Final = 4.0
 """After each piece the program has so many times as long to itself."""
-DEEPER_FRAMES: Final = 12
+DEEPER_FRAMES: Final = 8
 """Where the first pieces saw none of the program's own lines, only the library's below them, the others look deeper."""
-_LEAST_REST: Final = 0.0 if SAFE_TO_STOP else LEAVE_SECONDS * 1.2  # until the last piece is quite off
+_OFF_SECONDS: Final = 0.0 if SAFE_TO_STOP else LEAVE_SECONDS * 5
+"""So long a burst waits until the piece before is quite off, where the next one is to see more frames."""
+_MOST_TIMES: Final = 2
 MAX_SITES: Final = 5
+_OWN_LINE: Final = 4.0  # times as heavy as a library's is a line of the program
 _LEAST_SHARE: Final = 0.02  # of all growth, that a site must have to be named
+_MOST_LINES: Final = 2_000
 _MOST_YOUNG: Final = 100_000
 
 Frames = tuple[tuple[str, int], ...]
@@ -84,8 +90,8 @@ def run(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Burst:
-    """Trace for ``seconds`` in all and name the sites that grew. Blocks the calling thread, and no other, for
-    ``1 + rest_times`` times as long.
+    """Trace for ``seconds`` in all and name the sites that grew; for up to twice as long where nothing came to the
+    ``watched`` containers till then. Blocks the calling thread, and no other, for ``1 + rest_times`` times as long.
 
     ``frames`` of each allocation are kept, ``DEEPER_FRAMES`` where those are all a library's; the first of them that is
     the program's own is named. A piece ends early where a look would hold the interpreter for more than 10 ms or
@@ -108,12 +114,17 @@ def run(
         sums.add(piece, traced)
         # On a busy machine a piece takes longer than it should; there are fewer of them then.
         named = frames >= DEEPER_FRAMES or sums.names_own()
-        if sums.seconds >= seconds * (1 - 0.5 / pieces) and (named or sums.seconds >= 2 * seconds):
+        done = sums.seconds >= seconds * (1 - 0.5 / pieces)
+        if (done and named and sums.saw_additions()) or sums.seconds >= _MOST_TIMES * seconds:
             break
-        sleep(max(rest_times * traced, _LEAST_REST))
-        if not named and not tracemalloc.is_tracing():
-            frames = DEEPER_FRAMES
-            sums.begin_anew()
+        sleep(rest_times * traced)
+        if not named:
+            until = clock() + _OFF_SECONDS
+            while tracemalloc.is_tracing() and clock() < until and not stopping():
+                sleep(LOOK_EVERY_SECONDS)
+            if not tracemalloc.is_tracing():
+                frames = DEEPER_FRAMES
+                sums.begin_anew()
     return sums.burst(stopping())
 
 
@@ -127,6 +138,7 @@ class _Piece:
     late_seconds: float
     added: list[Counter[Frames]]
     added_seconds: float
+    standing: frozenset[_Place]
     ended_early: bool
     pause_seconds: float
 
@@ -142,6 +154,7 @@ def _piece(
     pauses: list[float] = []
     if watched is not None:
         watched.begin()
+    standing = _standing()
     began, known = clock(), _traces()
     before = _look(pauses)  # not empty where somebody else traces
     early = _wait(began + seconds / 2, known + most // 2, stopping, sleep, clock)
@@ -151,7 +164,19 @@ def _piece(
     _collect_young()
     ended, end = clock(), _look(pauses)
     added = watched.added() if watched is not None and tracemalloc.is_tracing() else []
-    return _Piece(before, middle, end, ended - middle_at, added, clock() - began, early, max(pauses))
+    standing &= _standing()
+    return _Piece(before, middle, end, ended - middle_at, added, clock() - began, standing, early, max(pauses))
+
+
+def _standing() -> frozenset[_Place]:
+    """The lines at which all threads stand, from the innermost frame to the outermost."""
+    lines: set[_Place] = set()
+    for top in list(sys._current_frames().values()):
+        frame: FrameType | None = top
+        while frame is not None and len(lines) < _MOST_LINES:
+            lines.add((frame.f_code.co_filename, frame.f_lineno))
+            frame = frame.f_back
+    return frozenset(lines)
 
 
 def _traces() -> int:
@@ -232,7 +257,7 @@ class _Sums:
         self._late_seconds += piece.late_seconds
         before, middle, end = map(_bytes_by_traceback, (piece.before, piece.middle, piece.end))
         for frames in {*middle, *end}:
-            site = _own_site(frames)
+            site = _own_site(frames, piece.standing)
             if site is not None:
                 was, then = before.get(frames, 0), middle.get(frames, 0)
                 self._early[site] += then - was
@@ -240,9 +265,13 @@ class _Sums:
         self._added_seconds += piece.added_seconds
         for sums, found in zip(self._added, piece.added, strict=False):
             for frames, size in found.items():
-                site = _own_site(frames)
+                site = _own_site(frames, piece.standing)
                 if site is not None:
                     sums[site] += size
+
+    def saw_additions(self) -> bool:
+        """Whether something came to a watched container, if there are any."""
+        return not self._added or any(self._added)
 
     def names_own(self) -> bool:
         """Whether most of what stays comes from lines of the program itself."""
@@ -269,9 +298,14 @@ def _rates(sums: Mapping[_Place, float], seconds: float) -> dict[_Place, float]:
     return {site: size / seconds for site, size in sums.items()} if seconds > 0 else {}
 
 
+def weight(path: str, rate: float) -> float:
+    """The rate of a line, as it counts beside others: what a library keeps, it keeps for the program as a rule."""
+    return rate if sites.is_library(path) else rate * _OWN_LINE
+
+
 def _named(rates: Mapping[_Place, float]) -> tuple[Site, ...]:
     total = sum(rates.values())
-    top = sorted(rates, key=lambda site: -rates[site])[:MAX_SITES]
+    top = sorted(rates, key=lambda site: -weight(site[0], rates[site]))[:MAX_SITES]
     return tuple(
         Site(path, line, sites.function_at(path, line), rates[path, line])
         for path, line in top
@@ -279,13 +313,17 @@ def _named(rates: Mapping[_Place, float]) -> tuple[Site, ...]:
     )
 
 
-def _own_site(frames: Frames) -> tuple[str, int] | None:
-    """The innermost frame that is the program's own, else the innermost of all; None where it is this package's."""
+def _own_site(frames: Frames, standing: Collection[_Place] = ()) -> _Place | None:
+    """The innermost frame that is the program's own, else the innermost of all; None where it is this package's.
+
+    ``standing``: lines at which a thread stood all the time, such as the one that runs the server. All that a library
+    does lies below them: they say nothing but of what they allocate themselves.
+    """
     own = None
     for frame in frames:
         path = frame[0]
         if sites.is_ours(path) or path == tracemalloc.__file__:
             return None
-        if own is None and not sites.is_library(path):
+        if own is None and not sites.is_library(path) and (frame is frames[0] or frame not in standing):
             own = frame
     return own or frames[0]

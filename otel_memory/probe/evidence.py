@@ -140,7 +140,9 @@ class Evidence:
         seconds = human_seconds(self.window_seconds)
         rate = "Memory grew" if self.growth is None else f"Memory grew by {human_bytes(self.growth)}/s for {seconds}"
         said = [f"{rate}, mostly {_KINDS[self.kind]}" if self.kind != "unknown" else rate]
-        if self.holders and (self.holders[0].kind != "unknown" or not self.sites):
+        if self.kind in ("fragmentation", "mapped") and not self.sites:
+            pass  # whatever container grew along with it, it isn't that
+        elif self.holders and (self.holders[0].kind != "unknown" or not self.sites):
             said.append(self.holders[0].sentence(self.elapsed_seconds))
             if self.sites and not self.holders[0].site and self.kind != "native":
                 said.append(f"What stays is mostly allocated in {_call(self.sites[0].name)}")

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from otel_memory.probe import burst as bursts
@@ -49,6 +50,7 @@ _SAMPLES_A_TYPE: Final = 4
 _LEAST_OBJECTS: Final = 20
 _LEAST_SHARE: Final = 0.005
 _LEAST_HELD: Final = 0.02  # of the growth, that a container must account for to be named
+_ENOUGH_HELD: Final = 0.6  # of the growth: a container that accounts for it is the answer, and no other is looked for
 _OWN_CLASS: Final = 4.0
 _LIBRARY_CLASS: Final = 3.0
 """Weights of a growing class: one of the program or a package, one of the standard library; builtin types have 1."""
@@ -184,12 +186,12 @@ def _sites(
     if burst is None:
         return ()
     least = 0.0 if kind in ("python", "cycles", "unknown") else _LEAST_SITE * max(growth or 0.0, 0.0)
-    rates = {str(site): site.bytes_per_second for site in burst.sites}
+    rates = {str(site): site.bytes_per_second for site in burst.sites}  # in the order of their weights
     # What came to a container that grows is kept for sure: those lines come first.
     first = [holder.site for holder in holders if holder.site and holder.kind != "unknown"][:1]
     for site in [site for each in burst.added for site in each if str(site) in first]:
         rates[str(site)] = max(rates.get(str(site), 0.0), site.bytes_per_second)
-    ordered = sorted(rates, key=lambda name: (name not in first, -rates[name]))
+    ordered = sorted(rates, key=lambda name: name not in first)
     return tuple(SiteGrowth(name, rates[name]) for name in ordered if rates[name] >= least)[:MAX_NAMED]
 
 
@@ -198,13 +200,13 @@ def _with_sites(
 ) -> tuple[HolderGrowth, ...]:
     """With the line that made most of what came to each holder's containers."""
     names = [name for each, name in found.followed if not each.is_buffer]
-    made: dict[str, Counter[str]] = {}
+    made: dict[str, Counter[str]] = {}  # in the order of the lines' weights
     for name, lines in zip(names, burst.added, strict=False):
         for line in lines:
             made.setdefault(name, Counter())[str(line)] += int(line.bytes_per_second)
     with_sites = []
     for holder in holders:
-        site, rate = next(iter(made.get(holder.name, Counter[str]()).most_common(1)), ("", 0))
+        site, rate = next(iter(made.get(holder.name, Counter[str]()).items()), ("", 0))
         told = rate * elapsed >= _LEAST_MADE * holder.size
         with_sites.append(replace(holder, site=site) if site and told else holder)
     return tuple(with_sites)
@@ -284,51 +286,34 @@ def find_holders(
     names = {each.name for each in types}
     containers = [each for each in after.grown if each.estimated_bytes >= least][:_FOLLOWED_CONTAINERS]
     if sum(each.estimated_bytes for each in containers) < EXPLAINS * grown_bytes:
-        # Objects may own memory that isn't Python's: those that hold more than plain values count whatever their size.
-        known = set(map(id, containers))
-        more = [
-            each for each in after.grown if id(each) not in known and _may_own(each.what.partition(" of ")[2], names)
+        # Objects may own memory that isn't Python's: what holds more than plain values counts whatever its size.
+        others = [each for each in after.grown if each.estimated_bytes < least]
+        containers += [each for each in others if _may_own(each.what.partition(" of ")[2], names)][:_FOLLOWED_SMALL]
+    find = partial(searches.find, max_pause_seconds=options.max_pause_seconds, stopping=stopping, objects=after.objects)
+    costs: list[searches.Search] = []
+    found: list[HolderGrowth] = []
+    if containers:
+        targets = listing.Kept(each.container for each in containers)
+        costs.append(find(targets))
+        targets.clear()
+        found = [
+            HolderGrowth(
+                *(str(holder), holder.kind, each.what, each.entries, each.estimated_bytes),
+                own=holder_names.is_own(holder.name),
+            )
+            for each, holder in zip(containers, costs[0].holders, strict=True)
         ]
-        containers += more[:_FOLLOWED_SMALL]
-    samples = _newest([each.name for each in types[:_FOLLOWED_TYPES]])
-    targets = listing.Kept([*(each.container for each in containers), *(thing for _, thing in samples)])
-    if not targets:
-        return Found()
-    sampled = [name for name, _ in samples]
-    search = searches.find(
-        targets, max_pause_seconds=options.max_pause_seconds, stopping=stopping, objects=after.objects
-    )
-    targets.clear()
-    in_cycles = {
-        name for name, holder in zip(sampled, search.holders[len(containers) :], strict=True) if holder.kind == "cycle"
-    }
-    sizes_of: dict[str, float] = {}
-    for name in dict.fromkeys(sampled):
-        things = [thing for known, thing in samples if known == name]
-        sizes_of[name] = mean_in_cycles(things) if name in in_cycles else mean_entry([(thing,) for thing in things])
-        things.clear()
-    samples.clear()
-    found = [
-        HolderGrowth(
-            *(str(holder), holder.kind, each.what, each.entries, each.estimated_bytes),
-            own=holder_names.is_own(holder.name),
-        )
-        for each, holder in zip(containers, search.holders, strict=False)
-    ]
-    followed = tuple((each, holder.name) for each, holder in zip(containers, found, strict=False))
-    votes = Counter(zip(sampled, search.holders[len(containers) :], strict=True))
-    objects_of = {each.name: each.objects for each in types}
-    order = list(objects_of)
-    for (name, holder), count in sorted(votes.items(), key=lambda vote: (order.index(vote[0][0]), -vote[1])):
-        objects = objects_of[name] * count // sampled.count(name)
-        size = int(objects * sizes_of[name])
-        if all(known.name != str(holder) for known in found):
-            own = holder_names.is_own(holder.name)
-            found.append(HolderGrowth(str(holder), holder.kind, name, objects, size, single=True, own=own))
+    followed = tuple((each, holder.name) for each, holder in zip(containers, found, strict=True))
+    if (
+        max((each.size for each in found if each.kind != "unknown"), default=0) < _ENOUGH_HELD * grown_bytes
+        or not found
+    ):
+        found += _holders_of_objects(types, find, costs, {each.name for each in found})
     usable = [each for each in found if not each.name.startswith("otel_memory.") and each.entries > 0]
     merged = _merged(usable)
-    if any(each.kind != "unknown" for each in merged):
-        merged = [each for each in merged if each.kind != "unknown"]
+    # Without a name only what accounts for a good part is worth telling, and only where nothing has a name.
+    nameless = [each for each in merged if each.kind == "unknown" and each.size >= EXPLAINS * grown_bytes]
+    merged = [each for each in merged if each.kind != "unknown"] or nameless
     # What has a name comes before what has none; a cycle is an answer of its own where nothing else holds anything.
     merged.sort(
         key=lambda each: (
@@ -337,7 +322,44 @@ def find_holders(
             -each.size * (_OWN_HOLDER if each.own else 1.0),
         )
     )
-    return Found(tuple(merged[:MAX_NAMED]), followed, search)
+    pause = max((each.pause_seconds for each in costs), default=0.0)
+    gave_up = next((each.gave_up for each in costs if each.gave_up), None)
+    return Found(tuple(merged[:MAX_NAMED]), followed, searches.Search((), pause, gave_up))
+
+
+def _holders_of_objects(
+    types: tuple[TypeGrowth, ...],
+    find: Callable[[listing.Kept], searches.Search],
+    costs: list[searches.Search],
+    known: set[str],
+) -> list[HolderGrowth]:
+    """Who holds some of the objects of the types that grew most."""
+    objects_of = {each.name: each.objects for each in types[:_FOLLOWED_TYPES]}
+    samples = _newest(list(objects_of))
+    if not samples:
+        return []
+    sampled = [name for name, _ in samples]
+    targets = listing.Kept(thing for _, thing in samples)
+    costs.append(find(targets))
+    targets.clear()
+    holders = costs[-1].holders
+    in_cycles = {name for name, holder in zip(sampled, holders, strict=True) if holder.kind == "cycle"}
+    sizes_of: dict[str, float] = {}
+    for name in objects_of:
+        things = listing.Kept(thing for sample, thing in samples if sample == name)
+        sizes_of[name] = mean_in_cycles(things) if name in in_cycles else mean_entry([(thing,) for thing in things])
+        things.clear()
+    samples.clear()
+    votes = Counter(zip(sampled, holders, strict=True))
+    order = list(objects_of)
+    found: list[HolderGrowth] = []
+    for (name, holder), count in sorted(votes.items(), key=lambda vote: (order.index(vote[0][0]), -vote[1])):
+        if str(holder) not in known:
+            known.add(str(holder))
+            objects = objects_of[name] * count // sampled.count(name)
+            size, own = int(objects * sizes_of[name]), holder_names.is_own(holder.name)
+            found.append(HolderGrowth(str(holder), holder.kind, name, objects, size, single=True, own=own))
+    return found
 
 
 def _may_own(type_name_: str, grown: set[str]) -> bool:

@@ -20,8 +20,10 @@ from otel_memory.probe.threads import DaemonThread
 SAFE_TO_STOP: Final = sys.version_info >= (3, 13, 2) or (3, 12, 9) <= sys.version_info < (3, 13)
 """Whether this interpreter's ``tracemalloc.stop()`` may be called while other threads work."""
 
-LEAVE_SECONDS: Final = 0.25
-"""How long threads have to get out of the hooks: each waits for the interpreter's lock, no more."""
+LEAVE_SECONDS: Final = 1.0
+"""How long threads have at least to get out of the hooks: each waits for the interpreter's lock, no more."""
+_TURNS: Final = 20
+"""How many times the thread that waits for them must itself have got that lock: where many want it, it waits longer."""
 THREAD_NAME: Final = "otel-memory-tracing-stop"
 _DOMAINS: Final = 3  # raw, mem, object
 
@@ -56,13 +58,14 @@ class Switch:
             self._hooked = None if self._plain is None else _get()
 
     def stop(self) -> None:
-        """Trace no more, and give the memory back: at once, or where that isn't safe a quarter of a second later."""
+        """Trace no more, and give the memory back; quite off a little later, where it isn't safe at once."""
         with self._lock:
             plain = self._plain
             if plain is None:
                 tracemalloc.stop()
                 return
             _put(plain)
+            tracemalloc.clear_traces()  # gives the memory back; what threads inside add now, the stop does
             self._serial += 1
             self._resting = serial = self._serial
         thread = DaemonThread(self._stop_later, THREAD_NAME, (serial,))
@@ -78,7 +81,8 @@ class Switch:
         tracemalloc.stop()
 
     def _stop_later(self, serial: int) -> None:
-        time.sleep(self._leave_seconds)
+        for _ in range(_TURNS):
+            time.sleep(self._leave_seconds / _TURNS)
         with self._lock:
             if self._resting == serial:
                 self._resting = 0

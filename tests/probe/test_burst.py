@@ -183,7 +183,7 @@ def test_the_child_of_a_fork_in_a_burst_does_not_trace() -> None:
 
 def test_threads_that_allocate_without_the_interpreters_lock_survive_the_stop() -> None:
     """gh-128679: the interpreters before 3.12.9 and 3.13.2 die here of a plain ``tracemalloc.stop()``."""
-    tracing = SharedTracing(Switch(leave_seconds=0.05))
+    tracing = SharedTracing()
     data, end = zlib.compress(b"x" * 200_000), threading.Event()
 
     def inflate() -> None:
@@ -194,10 +194,11 @@ def test_threads_that_allocate_without_the_interpreters_lock_survive_the_stop() 
     for thread in threads:
         thread.start()
     try:
-        for _ in range(5):
-            use = tracing.begin(1)
-            threading.Event().wait(0.002)
-            tracing.end(use)
+        for _ in range(3):
+            for _ in range(3):
+                use = tracing.begin(1)
+                threading.Event().wait(0.002)
+                tracing.end(use)
             wait_until(lambda: not tracemalloc.is_tracing(), every=0.01)
     finally:
         end.set()
