@@ -2,8 +2,8 @@
 
 All variants of the application run; a process of its own loads one after the other, each for most of a second, round
 after round in changing order, four connections in a closed loop. The ratios are those of each round, to the bare SDK in
-the same round. The processor time of a request counts all threads of the worker (the sampler's and the exporters' too) and
-is the steadier figure where the machine is shared. The bare SDK runs twice: the second shows what chance does.
+the same round. The processor time of a request counts all threads of the worker (the sampler's and the exporters'
+too) and is the steadier figure where the machine is shared. The bare SDK runs twice: the second shows what chance does.
 ``python -m tests.benchmarks.bench_web`` prints the rows.
 """
 
