@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -42,7 +43,8 @@ class Evidence:
 
     ``classes`` are the weights of the shapes of the floor by time, ``recent`` those of its last part; ``slope`` and
     ``slope_sd`` By/s at the end; ``rise`` and ``late_rise`` (bytes) those over the whole and over the later
-    ``LATE`` of it; ``wobble`` (bytes) what comes and goes; ``jump`` (bytes) the largest rise from one bucket to the
+    ``LATE`` of it; ``wobble`` (bytes) what comes and goes, ``unrest`` (bytes) how much of it
+    the floor still shows; ``jump`` (bytes) the largest rise from one bucket to the
     next but one; ``floor`` the floor less cycles and load; ``since`` the share of the grid at which the growth begins;
     ``turning`` the share at which the best shape of any class changes; ``load_change`` the load of the last part over
     that of the first, less 1 (NaN where unknown)."""
@@ -57,6 +59,7 @@ class Evidence:
     rise: Floats
     late_rise: Floats
     wobble: Floats
+    unrest: Floats
     jump: Floats
     floor: Floats
     since: Floats
@@ -76,6 +79,26 @@ def grain(floor: Floats) -> Floats:
     """The deviation (bytes) below which differences tell nothing: a hundredth of the range, a part in 5,000 of the
     level."""
     return np.asarray(np.maximum(np.maximum(0.01 * np.ptp(floor, axis=1), 2e-4 * floor.mean(axis=1)), 1.0))
+
+
+def steadied(floor: Floats, slope: Floats) -> Floats:
+    """The middle one of three slopes per grid length: that of the shapes at the end, and the middle slope between any
+    two buckets (Theil 1950, Sen 1968) of the later half and of the later three quarters. Where the three lie apart, no
+    one of them decides."""
+    found = [slope]
+    for begin in (floor.shape[1] // 4, floor.shape[1] // 2):
+        part = floor[:, begin:]
+        first, second = _pairs(part.shape[1])
+        slopes = (part[:, second] - part[:, first]) * (floor.shape[1] / (second - first))
+        found.append(np.median(slopes, axis=1))
+    return np.asarray(np.median(np.stack(found), axis=0))
+
+
+@lru_cache(maxsize=8)
+def _pairs(count: int) -> tuple[Ints, Ints]:
+    """Pairs of buckets that lie at least a third of all apart: nearer ones tell mostly of what comes and goes."""
+    first, second = np.triu_indices(count, max(count // 3, 1))
+    return first, second
 
 
 def without_jumps(floor: Floats) -> Floats:
@@ -111,7 +134,8 @@ def gather(rows: Sequence[envelope.Life], count: int) -> Evidence:
     head, tail = np.median(adjusted[:, :eighth], axis=1), np.median(adjusted[:, -eighth:], axis=1)
     old = np.median(adjusted[:, past - eighth // 2 : past + (eighth + 1) // 2], axis=1)
     rise, late_rise = tail - head, tail - old
-    wobble = np.maximum(fitted.residual, grain(floor)) + 0.5 * np.nan_to_num(grid.spread)
+    unrest = np.maximum(fitted.residual, grain(floor))
+    wobble = unrest + 0.5 * np.nan_to_num(grid.spread)
     whole = np.maximum(np.abs(rise), 2 * wobble)
     jump = np.max(adjusted[:, 2:] - adjusted[:, :-2], axis=1)
     terms = np.stack(
@@ -133,12 +157,13 @@ def gather(rows: Sequence[envelope.Life], count: int) -> Evidence:
         history=known,
         classes=fitted.weights,
         recent=by_recent.weights,
-        slope=fitted.slope / seconds,
+        slope=steadied(adjusted, fitted.slope) / seconds,
         slope_sd=fitted.slope_sd / seconds,
         independent=fitted.independent,
         rise=rise,
         late_rise=late_rise,
         wobble=wobble,
+        unrest=unrest,
         jump=jump,
         floor=adjusted,
         since=fitted.since,

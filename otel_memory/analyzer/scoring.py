@@ -151,10 +151,12 @@ def _results(evidence: Evidence, members: Sequence[_Member]) -> list[ScoreResult
     # How much the figures stand on: full from 32 independent buckets on.
     stands = np.minimum(evidence.independent / 32, 1.0)
     confidence = np.clip(2 * np.abs(scores - 0.5) * (0.5 + 0.5 * stands), 0.0, 1.0)
-    up = (evidence.late_rise > evidence.wobble) & ((growing >= _GROWS) | (scores >= _GROWS))
+    likely = (growing >= _GROWS) | (scores >= _GROWS)
+    up = (evidence.late_rise > evidence.unrest) & likely
     down = (evidence.late_rise < -2 * evidence.wobble) & ~up
     falling = evidence.late_rise / np.maximum(evidence.grid.seconds * LATE, 1e-9)
     growth = np.where(up, np.maximum(evidence.slope, 0.0), np.where(down, falling, growing * evidence.slope))
+    growth = np.where(likely & ~down, np.maximum(evidence.slope, 0.0), growth)
     begin, seconds = evidence.grid.begin, evidence.grid.seconds
     moment = begin + np.clip(evidence.since, 0, 1) * seconds
     now = np.median(evidence.floor[:, -max(count // 16, 1) :], axis=1)
