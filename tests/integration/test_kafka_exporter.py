@@ -126,6 +126,7 @@ def test_events_go_to_kafka_while_the_logs_of_the_application_go_where_they_go(
         held.clear()
         time.sleep(0.6)
         StructuredLogger("shop").log_memory_event("cart_dropped", "warning", items=3)
+        time.sleep(1)
         """,
         service="told",
         OTEL_PYTHON_MEMORY_EVENTS="kafka",
