@@ -6,8 +6,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import importlib
 import os
+import sys
+import tempfile
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +21,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import Tracer, get_current_span
 
 from otel_memory.probe.operations import MemoryTracker, monitor_memory
+from tests.benchmarks.peer import NAME as SHERLOCK
+from tests.benchmarks.peer import sherlock_folder
 from tests.benchmarks.rows import Row, in_turns, machine_line, microseconds, print_rows
 
 TITLE = "operations"
@@ -106,6 +113,7 @@ def run(runs: int = 15) -> list[Row]:
         found["a span that isn't sampled (the SDK alone)"], "  in a span that isn't sampled: what it adds"
     )
     coroutine = found["@monitor_memory on a coroutine"].minus(found["a coroutine"], "  of a coroutine: what it adds")
+    peers = [each.over(call.row()) for each in _of_sherlock()]
     return [
         found["a plain wrapper"].row(),
         floor.row(),
@@ -118,7 +126,37 @@ def run(runs: int = 15) -> list[Row]:
         spanned.minus(call, "  of which the attributes on the span").over(five),
         off.over(floor),
         coroutine.over(floor),
+        *peers,
     ]
+
+
+def _of_sherlock() -> list[Row]:
+    """That library's decorator on the same function, with its tracemalloc and without. Last, because it loads much."""
+    folder = sherlock_folder()
+    if folder is None:
+        return []
+    sys.path.append(str(folder))
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)  # it writes files where it is
+        try:
+            with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+                warnings.simplefilter("ignore")
+                theirs = importlib.import_module("sherlock_ai").monitor_memory
+                found = in_turns(
+                    {
+                        f"{SHERLOCK}, tracemalloc {'on' if traced else 'off'} (peer)": microseconds(
+                            theirs(trace_malloc=traced)(_nothing)
+                        )
+                        for traced in (False, True)
+                    },
+                    UNIT,
+                    5,
+                )
+        finally:
+            os.chdir(before)
+            sys.path.remove(str(folder))
+    return [each.row() for each in found.values()]
 
 
 def _in_block() -> None:
