@@ -31,6 +31,7 @@ from otel_memory.analyzer.api_silences import silence_routes
 from otel_memory.analyzer.api_suggestions import suggestion_routes
 from otel_memory.analyzer.kafka.forward import Forwarding
 from otel_memory.analyzer.metrics_page import build_registry
+from otel_memory.analyzer.model import Alert
 from otel_memory.analyzer.silences import Silences
 from otel_memory.analyzer.sse import Broker, Subscription, TooManySubscribers
 from otel_memory.analyzer.stats import (
@@ -89,16 +90,19 @@ def build_api(
     gauges: Callable[[], dict[str, tuple[str, float]]] = dict,
     heartbeat_seconds: float = 15.0,
     silences: Silences | None = None,
+    silencing: Callable[[Alert], tuple[str, ...]] | None = None,
     elsewhere: Callable[[str], str | None] | None = None,
 ) -> Api:
     """The application for uvicorn.
 
     ``checks`` are the conditions of readiness; ``gauges`` returns more numbers for ``/metrics`` (name without prefix
     -> (help, value)). ``silences`` are those that the outputs heed; without them silences hold back nothing.
+    ``silencing`` says what else keeps an alert from being told of, silences among it.
     ``elsewhere`` gives the address of the analyzer that has a process's history, None where it is this one.
     """
     settings = settings or ApiSettings()
     silences = Silences() if silences is None else silences
+    silencing = silencing or silences.silencing
     app = Api(
         title="otel-memory analyzer",
         version=__version__,
@@ -107,9 +111,9 @@ def build_api(
         docs_url=None,  # loads from a CDN
         redoc_url=None,
     )
-    app.broker = Broker(view, heartbeat_seconds=heartbeat_seconds, silencing=silences.silencing)
+    app.broker = Broker(view, heartbeat_seconds=heartbeat_seconds, silencing=silencing)
     checks = dict(checks or {})
-    app.include_router(_rest(view, reader, silences))
+    app.include_router(_rest(view, reader, silencing))
     app.include_router(silence_routes(silences))
     app.include_router(suggestion_routes(view))
     app.include_router(fleet_routes(view))
@@ -128,7 +132,7 @@ def build_api(
     return app
 
 
-def _rest(view: View, reader: Reader, silences: Silences) -> APIRouter:
+def _rest(view: View, reader: Reader, silencing: Callable[[Alert], tuple[str, ...]]) -> APIRouter:
     router = APIRouter(prefix="/api/v1", responses=_PROBLEMS)
 
     @router.get("/processes", summary="Processes")
@@ -184,7 +188,7 @@ def _rest(view: View, reader: Reader, silences: Silences) -> APIRouter:
             for alert in view.alerts(query.state)
             if query.service is None or alert.labels.get("service_name") == query.service
         ]
-        return schemas.AlertList(items=[schemas.AlertModel.of(alert, silences.silencing(alert)) for alert in found])
+        return schemas.AlertList(items=[schemas.AlertModel.of(alert, silencing(alert)) for alert in found])
 
     return router
 

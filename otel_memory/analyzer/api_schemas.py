@@ -238,7 +238,9 @@ class AlertModel(Model):
     labels: dict[str, str]
     annotations: dict[str, str]
     silenced_by: list[str] = Field(
-        default_factory=list, description="Ids of the silences in force for it: the outputs are not told."
+        default_factory=list,
+        description="Ids of the silences in force for it, and of the group's alert that tells of it: "
+        "the outputs are not told.",
     )
 
     @classmethod

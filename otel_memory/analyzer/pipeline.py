@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
-from otel_memory.analyzer.alerting import AlertingSettings, AlertingState, active, step
+from otel_memory.analyzer.alerting import MEMORY_LEAK, AlertingSettings, AlertingState, active, step
 from otel_memory.analyzer.assessing import Findings, assess, silenced
 from otel_memory.analyzer.attribution import attribute_series
+from otel_memory.analyzer.fleet_alerts import FleetAlerting, Groups
 from otel_memory.analyzer.judgement import SUSPICIOUS, Judge, score_all
 from otel_memory.analyzer.keeper import Keeper, Turn
 from otel_memory.analyzer.model import Alert, Assessment, Decoded, Event, Payload, Suspect, Verdict
@@ -39,6 +40,8 @@ MAX_ATTRIBUTIONS: Final = 8
 """In one batch, those first that have waited longest: attribution is by far the dearest step."""
 RETELL_SECONDS: Final = 10.0
 """Alerts that go on are told with new suspects, and else with new figures so often (event time)."""
+COMPARE_SECONDS: Final = 5.0
+"""The instances of each service are compared so often (wall time), and when one begins or ends to leak."""
 MAINTENANCE_SECONDS: Final = 10.0
 FORGET_SECONDS: Final = 7 * 86400.0
 """A process that was silent so long is no longer shown."""
@@ -110,8 +113,10 @@ class Pipeline:
         alerting: AlertingSettings | None = None,
         idle_seconds: float = 3600.0,
         max_known: int = 40_000,
+        groups: Groups | None = None,
     ) -> None:
-        """``on_change`` is told of changes of alerts, and whether the store has them in its outbox.
+        """``on_change`` is told of changes of alerts, and whether the store has them in its outbox. ``groups`` is told
+        which processes are told of together.
 
         ``max_known`` bounds the processes that are remembered, silent ones among them.
         """
@@ -125,6 +130,8 @@ class Pipeline:
         self._idle_seconds = idle_seconds
         self._max_known = max_known
         self._known: dict[str, _Known] = {}
+        self._fleet = FleetAlerting(self._alerting, groups)
+        self._compared_at = float("-inf")
         self._maintained_at = float("-inf")
         self._dropped_before: dict[str, int] = {}
         self._faults_told = 0
@@ -152,6 +159,8 @@ class Pipeline:
         if sampled:
             self._stats.observe(SCORING, time.perf_counter() - began)
         forget = self._make_room(received_at, turn)
+        with self._contained("comparing instances"):
+            going_on += self._compare(received_at, turn)
         self._tell(turn, received_at, going_on, forget)
 
     def _take(self, payload: Payload, received_at: float, turn: Turn, sampled: dict[str, ProcessSeries]) -> None:
@@ -231,6 +240,17 @@ class Pipeline:
         known.told_at = assessment.last_seen
         changed = {alert.id for alert in decision.changes}
         return [alert for alert in active(known.alerting, known.assessment) if alert.id not in changed]
+
+    def _compare(self, now: float, turn: Turn) -> tuple[Alert, ...]:
+        """Compare the instances of each service; returns the alerts of groups that go on."""
+        begun = any(change.alert.name == MEMORY_LEAK for change in turn.changes)
+        if not begun and 0 <= now - self._compared_at < COMPARE_SECONDS:
+            return ()
+        self._compared_at = now
+        changes = self._fleet.step([known.assessment for known in self._known.values() if known.assessment is not None])
+        turn.changes += changes
+        changed = {change.alert.id for change in changes}
+        return tuple(alert for alert in self._fleet.active if alert.id not in changed)
 
     def _tell(self, turn: Turn, now: float, going_on: Sequence[Alert] = (), forget: Collection[str] = ()) -> None:
         """Keep what changed, then let the outputs and the readers know."""
@@ -312,6 +332,8 @@ class Pipeline:
         self._faults_told = 0
         turn = Turn()
         self._end_silent(now, turn)
+        with self._contained("comparing instances"):
+            self._compare(now, turn)
         self._count_dropped()
         self._tell(turn, now, forget=self._forget_old(now))
         if self._keeper.maintain(now):
@@ -376,7 +398,9 @@ class Pipeline:
             self._table.restore(restored.process, restored.samples)
             until = {key: times[-1] for key, (times, _) in restored.samples.items() if times}
             self._keeper.resume(restored.process.id, until)
-        self._publisher.publish(assessments, store.load_alerts(), events=store.load_events())
+        alerts = store.load_alerts()
+        self._fleet.resume(alerts)
+        self._publisher.publish(assessments, alerts, events=store.load_events())
 
     def _restore_from(self, now: float) -> float:
         """From which event time on samples are read back: the more a fleet sends, the shorter is its past."""

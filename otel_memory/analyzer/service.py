@@ -16,6 +16,7 @@ from typing import Final
 from otel_memory.analyzer.alerting import AlertingSettings
 from otel_memory.analyzer.api import ApiSettings, build_api
 from otel_memory.analyzer.config import Settings, clear
+from otel_memory.analyzer.fleet_alerts import Groups, Held
 from otel_memory.analyzer.model import Alert, AlertState, Assessment, Decoded
 from otel_memory.analyzer.outputs import otlp, scores
 from otel_memory.analyzer.outputs.alertmanager import AlertmanagerOutput
@@ -96,16 +97,19 @@ class Service:
         def firing() -> list[Alert]:
             return [alert for alert in view.alerts(AlertState.FIRING) if self._elsewhere(alert.process) is None]
 
+        groups = Groups()
         silences = Silences(store.path)
+        held = Held(silences, groups)
         self._stops.append(("silences", _in_thread(silences.stop)))
         dispatcher = Dispatcher(
             store.path,
             self._outputs(),
             stats,
-            silences=silences,
+            silences=held,
             firing=firing,
         )
-        silences.listen(dispatcher.wake)
+        for what in (silences, groups):
+            what.listen(dispatcher.wake)
         silences.listen(view.retell_alerts)
         silences.start()
         dispatcher.start()
@@ -125,6 +129,7 @@ class Service:
             ),
             idle_seconds=settings.idle_seconds,
             max_known=2 * settings.max_processes,
+            groups=groups,
         )
         worker = self._worker = Worker(pipeline, settings.queue_bytes, stats)
         await asyncio.to_thread(pipeline.restore, time.time())
@@ -153,6 +158,7 @@ class Service:
             stats,
             ApiSettings(host=settings.host, token=settings.token_text, allowed_hosts=settings.allowed_hosts),
             silences=silences,
+            silencing=held.silencing,
             checks={"receivers": self._check_receivers, "worker": self._check_worker, "store": store.writable},
             gauges=lambda: _refused(receiver, grpc),
         )

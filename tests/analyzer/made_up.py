@@ -32,6 +32,7 @@ class MadeUp:
 
     instance: str = "made-up-1"
     service: str = "shop"
+    version: str = "1.0.0"
     begin: float = T0
     spacing: float = 1.0
     base: int = 80 * MIB
@@ -72,7 +73,7 @@ class MadeUp:
         for key, text in (
             ("service.name", self.service),
             ("service.instance.id", self.instance),
-            ("service.version", "1.0.0"),
+            ("service.version", self.version),
             ("host.name", "box"),
             ("telemetry.sdk.language", "python"),
         ):
