@@ -89,7 +89,7 @@ def all_recipes() -> dict[str, Recipe]:
     return {recipe.name: recipe for recipe in recipes}
 
 
-NEEDED = ("chromium", "collector", "kafka", "prometheus", "java_agent", "go_emitter", "node_emitter")
+NEEDED = ("chromium", "collector", "kafka", "alertmanager", "prometheus", "java_agent", "go_emitter", "node_emitter")
 """Those that the tests of the product can't do without: `./dev test` fetches them, REQUIRE_PARTS=1 demands them.
 
 The harness is made for the others too; its tests of them run where they were fetched (`./dev parts`), and a test of
