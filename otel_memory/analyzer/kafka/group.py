@@ -57,6 +57,7 @@ COMMIT_SECONDS: Final = 0.25
 """Judgements wait so long for others to share a transaction with; a change of an alert waits for nobody."""
 IDLE_COMMIT_SECONDS: Final = 5.0
 """Offsets, at least: it is by a commit that one learns that another one has come in its name."""
+WAITING_SECONDS: Final = 0.01
 HOUSEKEEPING_SECONDS: Final = 10.0
 AGAIN_SECONDS: Final = 2.0
 COMMITTED_MS: Final = 5000
@@ -91,10 +92,13 @@ class _Logs:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Runs within ``poll`` on the client's thread, where nothing may block: it only notes what came."""
+    """Runs within ``poll`` on the client's thread, where nothing may block: it only notes what came.
 
-    def __init__(self, consumer: Any) -> None:
-        self._consumer = consumer
+    Nothing is paused here or elsewhere: kafka-python 3.0 keeps what it has fetched of a paused partition aside, and may
+    never come back to it. What is fetched too early is read again after a ``seek``.
+    """
+
+    def __init__(self) -> None:
         self.assigned: frozenset[TopicPartition] = frozenset()
         self.changed = False
 
@@ -102,7 +106,6 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         return
 
     def on_partitions_assigned(self, assigned: Any) -> None:
-        self._consumer.pause(*assigned)
         self.assigned = frozenset(assigned)
         self.changed = True
 
@@ -210,7 +213,7 @@ class GroupWorker:
         self._writer = Writer(self._connection, topics, settings.group, settings.owner.instance, self._stats)
         consumer = self._connection.member(settings.group, settings.owner.instance, settings.session_seconds)
         self._consumer = consumer
-        self._listener = _Listener(consumer)
+        self._listener = _Listener()
         self._aborted = 0
         for topic in (topics.metrics, topics.logs):
             # A leader that knows no partition yet would give nobody any, and then do it all again.
@@ -294,8 +297,6 @@ class GroupWorker:
             owned = self._owned.get(number)
             if owned is not None and owned.goes_on(offset, mark):
                 consumer.seek(place, owned.position)
-                if owned.phase is not Phase.WAITING:
-                    consumer.resume(place)
                 continue
             if owned is not None:
                 self._drop(number)
@@ -345,7 +346,6 @@ class GroupWorker:
                 self._stats.add(KAFKA_REPLAYS)
             _logger.info("Kafka: %s/%d has arrived: %d records to replay", place.topic, place.partition, target - start)
             consumer.seek(place, start)
-            consumer.resume(place)
 
     def _partition(self, number: int) -> Partition:
         settings = self._settings
@@ -374,7 +374,6 @@ class GroupWorker:
             self._logs[place.partition] = _Logs(start, committed)
         for number, place in logs.items():
             consumer.seek(place, self._logs[number].position)
-            consumer.resume(place)
 
     def _drop(self, number: int) -> None:
         owned = self._owned.pop(number)
@@ -394,7 +393,8 @@ class GroupWorker:
             if offset < owned.position:
                 continue
             if owned.phase is not Phase.LIVE and offset >= owned.target:
-                # Read again once it is live.
+                # Read again once it is live, which it is before long.
+                self._stopping.wait(WAITING_SECONDS)
                 break
             decoded = self._decoded(record, "metrics", owned)
             if decoded is not None:
@@ -475,11 +475,9 @@ class GroupWorker:
             ):
                 owned.phase = Phase.WAITING
                 owned.position = owned.target
-                consumer.pause(place)
             if owned.phase is Phase.WAITING and (owned.overlay is None or owned.overlay.done):
                 self._keeper.keep(owned.go_live(), time.time())
                 consumer.seek(place, owned.position)
-                consumer.resume(place)
 
     # --- what comes out --------------------------------------------------------------------------------------
 
