@@ -255,6 +255,7 @@ def test_the_operation_log_is_on_while_the_probe_runs(
 def test_fork_hooks_hold_the_sampler_out_of_the_sdk_and_let_it_in_again(provider: MeterProvider) -> None:
     probe = Probe(SETTINGS, provider)
     probe.start()
+    assert wait_until(lambda: probe._sampler is not None and probe._sampler.ticks, 30), "its first tick is over"
     assert probe._sampler is not None
     lock = probe._sampler.calling_out
     lifecycle._before_fork()

@@ -16,7 +16,7 @@ import sys
 sys.path[:] = {sys.path!r}
 import logging
 logging.basicConfig(format="%(message)s")
-from otel_memory import MemoryInstrumentor, MemoryTracker
+from otel_memory import MemoryInstrumentor
 MemoryInstrumentor().instrument()
 import threading
 assert not [one for one in threading.enumerate() if one.name.startswith("otel-memory")]
