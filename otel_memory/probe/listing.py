@@ -164,9 +164,11 @@ def referrers(
         Interrupted: a fork came between.
     """
     if objects * (SECONDS_AN_OBJECT + SECONDS_A_TARGET * len(things)) <= HOLD_SECONDS:
+        arguments = tuple(things)  # made here, to be known: CPython 3.13 takes it for a referrer
         began = cost_clock()
-        direct = gc.get_referrers(*things)
-        return direct, cost_clock() - began
+        direct = gc.get_referrers(*arguments)
+        took = cost_clock() - began
+        return [each for each in direct if each is not arguments], took
     wanted = set(map(id, things))
     found: list[Any] = []
     with Listing(cost_clock=cost_clock) as listing:
