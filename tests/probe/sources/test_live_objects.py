@@ -165,6 +165,7 @@ def test_a_fork_during_a_census_breaks_it_off_so_that_the_child_holds_no_objects
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(live_objects, "CHUNK", 50)  # many pieces: a fork is sure to fall between two
+    monkeypatch.setattr(live_objects, "FORK_WAIT_SECONDS", 60.0)  # also on a machine where a thread waits for its turn
     cls = make("Forked")
     going = threading.Event()
     results: list[int] = []
