@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from otel_memory import names
@@ -18,7 +18,7 @@ from otel_memory.analyzer.suggestion_shapes import SHAPES
 from otel_memory.probe.config import descriptions
 from otel_memory.probe.rules import METRICS, SYNTAX
 from otel_memory.probe.thresholds import BUILT_IN
-from tests import event_schema
+from tests import event_schema, kafka_schemas
 
 ROOT = Path(__file__).parent.parent
 
@@ -168,6 +168,15 @@ def event_schema_page() -> Iterator[str]:
     yield json.dumps(event_schema.schema(), indent=1)
 
 
+def kafka_page(made: Callable[[], object]) -> Callable[[], Iterator[str]]:
+    """One of the documents about the topics."""
+
+    def lines() -> Iterator[str]:
+        yield json.dumps(made(), indent=1)
+
+    return lines
+
+
 def environment_variables() -> Iterator[str]:
     """otel_memory/probe/environment_variables.py: constants alone, because the launcher imports it at every start."""
     yield '"""The environment variables of the probe, one constant each, for the launcher\'s ``--help`` and flags.'
@@ -222,6 +231,9 @@ PAGES = {
     "docs/settings.md": settings,
     "docs/conventions.md": conventions,
     "docs/events.schema.json": event_schema_page,
+    "docs/memory-alerts.schema.json": kafka_page(kafka_schemas.alerts),
+    "docs/memory-assessments.schema.json": kafka_page(kafka_schemas.assessments),
+    "docs/kafka.asyncapi.json": kafka_page(kafka_schemas.asyncapi),
     "otel_memory/probe/environment_variables.py": environment_variables,
 }
 

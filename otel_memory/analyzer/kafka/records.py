@@ -21,7 +21,7 @@ from otel_memory.analyzer.scoring import ScoreResult
 FORM: Final = 1
 """Of the state in a record of an assessment."""
 EVENT_TYPE: Final = "otel_memory.alert.changed"
-SCHEMA: Final = "https://otel-memory.dev/schemas/memory-alerts.schema.json"
+SCHEMA: Final = "urn:otel-memory:schema:memory-alerts:1"
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=UTF-8"
 
 

@@ -10,7 +10,7 @@ import pytest
 from otel_memory.analyzer.identity import identify
 from otel_memory.analyzer.kafka.records import AssessmentRecord
 from otel_memory.analyzer.model import AlertState, Verdict
-from tests.analyzer.kafka.world import Committed, Logged, judge, made_log
+from tests.analyzer.kafka_mode.world import Committed, Logged, judge, made_log
 from tests.analyzer.made_up import MIB, MadeUp
 
 SECONDS = 1700.0
