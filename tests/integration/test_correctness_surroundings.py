@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_where_there_is_no_more_of_it_the_application_gets_by_and_the_probe_reco
     tmp_path: Path, what: str, when: str
 ) -> None:
     before: list[str] = []
-    if what == "threads":  # the kernel counts none of root's, nor of who may exceed limits
+    if what == "threads" and os.geteuid() == 0:  # the kernel refuses root none, nor who may exceed limits
         setpriv = shutil.which("setpriv")
         if setpriv is None:
             pytest.skip("there is no setpriv")
@@ -113,9 +114,9 @@ def test_where_there_is_no_more_of_it_the_application_gets_by_and_the_probe_reco
     assert told["told_pid"] == told["pid"]
     if when == "start":
         assert told["failures"] == {}, "of the one that was started when there was enough again"
-        assert told["started"] is not (what == "threads") or what == "address_space"
+        assert not (told["started"] and what == "threads")
     else:
-        assert set(told["failures"]) <= set(told["during"]) | {"events.file"}, told
+        assert told["failures"] == told["settled"], "nothing fails any more"
 
 
 # --- closed ---------------------------------------------------------------------------------------------------

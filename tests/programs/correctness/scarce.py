@@ -115,8 +115,10 @@ else:
         pass
     go_on(SCARCE_SECONDS)
     until(lambda: probe._sampler.ticks > ticks + 3, "the sampler goes on")
-    during = dict(probe.ledger.failures)
     relieve()
-    go_on(1)
-    time.sleep(0.2)
-say({"started": started, "during": during if WHEN == "later" else {}, **look("after")})
+    go_on(0.5)
+probe = lifecycle.running_probe()
+settled, ticks = probe.ledger.failures, probe._sampler.ticks
+if WHEN == "later":
+    until(lambda: probe._sampler.ticks > ticks + 5, "the sampler goes on")
+say({"started": started, "settled": settled, **look("after")})
