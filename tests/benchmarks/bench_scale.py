@@ -32,6 +32,7 @@ from tests.benchmarks.bench_kafka_exporter import SETTINGS, _data
 from tests.benchmarks.rows import Row, machine_line, print_rows
 from tests.harness import Kafka, Program, wait_until
 from tests.harness.topics import TopicReader, create_topics
+from tests.integration import kafka_world
 
 TITLE = "scale"
 DISTRIBUTIONS = ("kafka-python", "numpy", "protobuf")
@@ -41,6 +42,8 @@ SPACING = 60.0
 WINDOW = 6 * 3600.0
 """The analyzer's default."""
 LIVE_ROUNDS = 10
+FLEET = 40
+FLEET_ROUNDS = 240
 REQUESTS = 1500
 TOGETHER = 50
 """As from a Collector of a host or of a cluster."""
@@ -186,10 +189,43 @@ def analyzer(value: bytes) -> list[Row]:
     ]
 
 
+def rebalance() -> list[Row]:
+    """One of two analyzers is killed with -9: until the other has judged the next sample of every process."""
+    with Kafka() as kafka:
+        kafka_world.make_topics(kafka, 4)
+        fleet = kafka_world.fleet_of(FLEET, kafka_world.now_less(FLEET_ROUNDS + 400))
+        with (
+            kafka_world.analyzer(kafka, "stays") as stays,
+            kafka_world.analyzer(kafka, "goes") as goes,
+            kafka_world.Fleet(kafka, fleet, 4) as writing,
+            kafka_world.committed_reader(kafka) as reader,
+        ):
+            for each in (stays, goes):
+                wait_until(lambda each=each: kafka_world.has_partitions(each, 2), timeout_seconds=120)  # type: ignore[misc]
+            for index in range(FLEET_ROUNDS):
+                writing.send(index)
+
+            def judged(index: int) -> bool:
+                return kafka_world.caught_up(reader, fleet, index)
+
+            wait_until(lambda: judged(FLEET_ROUNDS - 1), timeout_seconds=120)
+            began = time.monotonic()
+            goes.kill()
+            writing.send(FLEET_ROUNDS)
+            wait_until(lambda: judged(FLEET_ROUNDS), timeout_seconds=120)
+            took = time.monotonic() - began
+            replayed = kafka_world.metrics_of(stays)['kafka_records_total{outcome="replayed",topic="otlp_metrics"}']
+    return [
+        Row("rebalance: kill -9 until another has judged", took, "s"),
+        Row("  of which the session timeout", kafka_world.SESSION_SECONDS, "s"),
+        Row("  records replayed for it", replayed, "records"),
+    ]
+
+
 def main() -> None:
     """Print the rows."""
     value, rows = real_record()
-    print_rows(TITLE, [*rows, *analyzer(value)], machine_line(DISTRIBUTIONS, runs=1))
+    print_rows(TITLE, [*rows, *analyzer(value), *rebalance()], machine_line(DISTRIBUTIONS, runs=1))
 
 
 if __name__ == "__main__":
