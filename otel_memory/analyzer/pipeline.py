@@ -16,9 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
+from otel_memory import names
 from otel_memory.analyzer.alerting import MEMORY_LEAK, AlertingSettings, AlertingState, active, step
 from otel_memory.analyzer.assessing import Findings, assess, silenced
 from otel_memory.analyzer.attribution import attribute_series
+from otel_memory.analyzer.findings import OF_FINDINGS, merged, read_finding, suspects_of
 from otel_memory.analyzer.fleet_alerts import FleetAlerting, Groups
 from otel_memory.analyzer.judgement import SUSPICIOUS, Judge, score_all
 from otel_memory.analyzer.keeper import Keeper, Turn
@@ -38,6 +40,8 @@ REFRESH_LONGEST_SECONDS: Final = 30.0
 """... and then after a tenth of the time that the process has been suspicious, at least so often."""
 MAX_ATTRIBUTIONS: Final = 8
 """In one batch, those first that have waited longest: attribution is by far the dearest step."""
+FOUND_SECONDS: Final = 3600.0
+"""What a process found of its growth is held against it for so long (event time)."""
 RETELL_SECONDS: Final = 10.0
 """Alerts that go on are told with new suspects, and else with new figures so often (event time)."""
 COMPARE_SECONDS: Final = 5.0
@@ -81,6 +85,10 @@ class _Known:
     judge: Judge = field(default_factory=Judge)
     alerting: AlertingState | None = None
     suspects: tuple[Suspect, ...] = ()
+    found: tuple[Suspect, ...] = ()
+    """What the process found of its own growth, ..."""
+    found_at: float = float("-inf")
+    """... and when."""
     suspicious_since: float | None = None
     refreshed_at: float = float("-inf")
     """When suspects were last sought, ..."""
@@ -90,6 +98,16 @@ class _Known:
     heard_at: float = float("-inf")
     """Wall time at which it was last heard of: its own clock may be wrong."""
     gone: bool = False
+
+    def everyone(self, now: float) -> tuple[Suspect, ...]:
+        """All suspects at ``now``."""
+        return merged(self.suspects, self.found if now - self.found_at <= FOUND_SECONDS else ())
+
+    def learn(self, events: Sequence[Event]) -> None:
+        """Take what the process itself found of its growth."""
+        for event in events:
+            if event.name == names.EVENT_EVIDENCE and event.time >= self.found_at:
+                self.found, self.found_at = suspects_of(read_finding(event.attributes)), event.time
 
     def refresh_due(self, now: float) -> bool:
         """Whether it is time to seek suspects."""
@@ -173,9 +191,11 @@ class Pipeline:
         events = [event for event in payload.events if event.time <= received_at + FUTURE_SECONDS]
         if len(events) < len(payload.events):
             self._stats.add(DROPPED, len(payload.events) - len(events), part="future events")
+        known = self._known.get(process_id)
         if events:
             turn.events.setdefault(process_id, []).extend(events)
-        known = self._known.get(process_id)
+            if known is not None:
+                known.learn(events)
         if known is None:
             if not payload.points:
                 return
@@ -226,7 +246,9 @@ class Pipeline:
         """Judge one process; returns the alerts that go on and have new figures."""
         known = self._known[process_id]
         before = known.assessment
-        findings = Findings(known.judge.combined(series), known.suspects, before.first_seen if before else None)
+        findings = Findings(
+            known.judge.combined(series), known.everyone(series.last_seen or 0.0), before.first_seen if before else None
+        )
         assessment = assess(series, findings)
         if assessment is None:
             return []
@@ -274,7 +296,7 @@ class Pipeline:
             turn.concluded[process_id] = (known.assessment, known.alerting)
             turn.changes += [_change(alert, now, known.assessment) for alert in decision.changes]
         known.judge = Judge()
-        known.suspects = ()
+        known.suspects = known.found = ()
         known.suspicious_since = None
         known.refreshed_at = known.told_at = float("-inf")
 
@@ -384,7 +406,9 @@ class Pipeline:
         for assessment in assessments:
             known = self._known[assessment.process.id] = _Known()
             known.assessment = assessment
-            known.suspects = assessment.suspects
+            known.suspects = tuple(one for one in assessment.suspects if one.kind not in OF_FINDINGS)
+            known.found = tuple(one for one in assessment.suspects if one.kind in OF_FINDINGS)
+            known.found_at = assessment.last_seen if known.found else float("-inf")
             known.heard_at = max(assessment.last_seen, now - self._idle_seconds + time_to_return)
         for process_id, text in store.load_alert_states(now - FORGET_SECONDS).items():
             try:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from otel_memory import names
-from otel_memory.analyzer.model import Assessment, AttributeValue, Event, Suspect, Verdict
+from otel_memory.analyzer.findings import Finding, Holder, read_finding
+from otel_memory.analyzer.model import Assessment, Event, Suspect, Verdict
 from otel_memory.analyzer.suggestion_shapes import SHAPES, Shape
 from otel_memory.humanize import format_bytes, format_duration, format_rate, format_share
 
@@ -37,7 +38,6 @@ _LISTENERS: Final = re.compile(
 _LOGGING: Final = re.compile(r"\blogging\.|loggerDict|Logger\.handlers|Handler\b")
 _TASKS: Final = frozenset({"_asyncio.Task", "asyncio.tasks.Task", "coroutine", "async_generator", "generator"})
 _CONTEXTS: Final = re.compile(r"\bContextVar\b|\bcontextvars\b|\bContext$|\bhamt", re.IGNORECASE)
-_WORDS: Final = re.compile(r"^(?P<name>.*?)(?: \((?P<kind>[a-z ]+)\))?(?:, kept by (?P<through>.*))?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,43 +72,6 @@ class _Found:
     measured: str
     share: float | None
     confidence: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Holder:
-    name: str
-    kind: str
-    container: str
-    entries: int
-    through: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Finding:
-    """An evidence event, read."""
-
-    kind: str
-    growth: float | None
-    window: float | None
-    sites: tuple[tuple[str, float], ...]
-    types: tuple[tuple[str, int], ...]
-    holders: tuple[_Holder, ...]
-    notes: tuple[str, ...]
-    threads: int
-    descriptors: int
-    confidence: float
-
-    @property
-    def site_share(self) -> float | None:
-        """The share of the growth that came from the first site."""
-        if not self.sites or not self.growth or self.growth <= 0:
-            return None
-        return min(self.sites[0][1] / self.growth, 1.0)
-
-    @property
-    def filled(self) -> str:
-        """Where what grows was allocated."""
-        return f"; allocated at {self.sites[0][0]}" if self.sites else ""
 
 
 def suggest(assessment: Assessment, events: Iterable[Event]) -> tuple[Suggestion, ...]:
@@ -175,53 +138,14 @@ _SUMMED: Final = ("processes", "growth_bytes_per_second")
 # --- from evidence -----------------------------------------------------------------------------------------------
 
 
-def _newest_finding(assessment: Assessment, events: Sequence[Event]) -> _Finding | None:
+def _newest_finding(assessment: Assessment, events: Sequence[Event]) -> Finding | None:
     for event in events:
         if event.name == names.EVENT_EVIDENCE and event.time >= (assessment.leaking_since or 0.0) - 600.0:
-            return _read(event.attributes)
+            return read_finding(event.attributes)
     return None
 
 
-def _read(attributes: Mapping[str, AttributeValue]) -> _Finding:
-    def texts(name: str) -> tuple[str, ...]:
-        value = attributes.get(name)
-        return tuple(str(one) for one in value) if isinstance(value, tuple) else ()
-
-    def numbers(name: str, count: int) -> tuple[float, ...]:
-        value = attributes.get(name)
-        known = tuple(float(one) for one in value if not isinstance(one, str)) if isinstance(value, tuple) else ()
-        return (known + (0.0,) * count)[:count]
-
-    def number(name: str) -> float | None:
-        value = attributes.get(name)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-    sites, types, held = texts(names.EVIDENCE_SITE), texts(names.EVIDENCE_TYPE), texts(names.EVIDENCE_HOLDER)
-    kinds = texts(names.EVIDENCE_HOLDER_KIND) + ("unknown",) * len(held)
-    containers = texts(names.EVIDENCE_HOLDER_CONTAINER) + ("",) * len(held)
-    entries = numbers(names.EVIDENCE_HOLDER_GROWTH, len(held))
-    holders = []
-    for text, kind, container, more in zip(held, kinds, containers, entries, strict=False):
-        parts = _WORDS.match(text)
-        name, through = (parts["name"], parts["through"] or "") if parts else (text, "")
-        holders.append(_Holder(name, kind, container, int(more), through))
-    return _Finding(
-        kind=str(attributes.get(names.EVIDENCE_KIND, "unknown")),
-        growth=number(names.EVIDENCE_GROWTH),
-        window=number(names.EVIDENCE_WINDOW),
-        sites=tuple(zip(sites, numbers(names.EVIDENCE_SITE_GROWTH, len(sites)), strict=True)),
-        types=tuple(
-            (name, int(more)) for name, more in zip(types, numbers(names.EVIDENCE_TYPE_GROWTH, len(types)), strict=True)
-        ),
-        holders=tuple(holders),
-        notes=texts(names.EVIDENCE_NOTE),
-        threads=int(number(names.EVIDENCE_THREAD_GROWTH) or 0),
-        descriptors=int(number(names.EVIDENCE_FD_GROWTH) or 0),
-        confidence=number(names.EVIDENCE_CONFIDENCE) or 0.0,
-    )
-
-
-def _of_finding(finding: _Finding) -> list[_Found]:
+def _of_finding(finding: Finding) -> list[_Found]:
     found: list[_Found] = []
     sure, share = finding.confidence, finding.site_share
     if finding.kind == "cycles":
@@ -257,7 +181,7 @@ def _of_finding(finding: _Finding) -> list[_Found]:
     return found
 
 
-def _of_holder(finding: _Finding, holder: _Holder, share: float | None, confidence: float) -> _Found:
+def _of_holder(finding: Finding, holder: Holder, share: float | None, confidence: float) -> _Found:
     shape = _shape_of(finding, holder)
     what = {
         "cache": f"the cache of {holder.name}",
@@ -273,7 +197,7 @@ def _of_holder(finding: _Finding, holder: _Holder, share: float | None, confiden
     return _Found(shape, holder.name, f"{what}{kind}{through}{more}{finding.filled}", share, confidence)
 
 
-def _shape_of(finding: _Finding, holder: _Holder) -> str:
+def _shape_of(finding: Finding, holder: Holder) -> str:
     whole = f"{holder.name} {holder.container}"
     if _LOGGING.search(whole):
         return "logging_handlers"
@@ -312,7 +236,7 @@ def _by_type(name: str) -> str | None:
     return None
 
 
-def _note(finding: _Finding, beginning: str) -> str | None:
+def _note(finding: Finding, beginning: str) -> str | None:
     return next((note for note in finding.notes if note.startswith(beginning)), None)
 
 

@@ -665,3 +665,28 @@ def test_the_settings_of_alerting_are_used() -> None:
     rig = Rig(alerting=AlertingSettings(for_seconds=0.0))
     rig.feed(MadeUp(), range(FIRING_AT - 10))
     assert rig.states == ["pending", "firing"]
+
+
+def test_what_the_process_found_stands_among_its_suspects_also_after_a_restart(kept: Rig) -> None:
+    process = MadeUp()
+    attributes = {
+        names.EVIDENCE_GROWTH: 100_000.0,
+        names.EVIDENCE_CONFIDENCE: 0.9,
+        names.EVIDENCE_SITE: ("shop/cart.py:41 add",),
+        names.EVIDENCE_SITE_GROWTH: (95_000.0,),
+    }
+
+    def named() -> list[str]:
+        return [suspect.name for suspect in kept.readers.only.suspects]
+
+    kept.feed(process, range(FIRING_AT - 20))
+    event = Event(names.EVENT_EVIDENCE, process.time(FIRING_AT - 20), 13, attributes, None)
+    payload = Payload(process.payload(FIRING_AT - 20).resource, (), (event,))
+    kept.pipeline.process([Decoded([payload], 1, 0, "")], event.time)
+    kept.feed(process, range(FIRING_AT - 20, FIRING_AT))
+    assert set(named()) >= {"shop/cart.py:41 add", f"GET {LEAKING_ROUTE}"}
+    before = named()
+    kept.restart(process.time(FIRING_AT))
+    assert named() == before
+    kept.feed(process, range(FIRING_AT, FIRING_AT + 3))
+    assert named().count("shop/cart.py:41 add") == 1

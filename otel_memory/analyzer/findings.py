@@ -1,0 +1,143 @@
+"""What a process found of its own growth, read from its ``otel_memory.evidence`` event; and whom that makes suspect.
+
+Owns the reading: an event comes from outside, and what is missing or malformed in it is left out. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from otel_memory import names
+from otel_memory.analyzer.model import AttributeValue, Suspect
+from otel_memory.humanize import format_rate
+
+OF_FINDINGS: Final = frozenset({"site", "type"})
+"""Kinds of suspects that come from findings."""
+MOST_SUSPECTS: Final = 5
+MOST_SITES: Final = 2
+TYPE_WEIGHT: Final = 0.6
+"""A type alone says less than a line: its share of the growth isn't measured."""
+_WORDS: Final = re.compile(r"^(?P<name>.*?)(?: \((?P<kind>[a-z ]+)\))?(?:, kept by (?P<through>.*))?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds what grows: ``entries`` more in a ``container`` of a ``kind`` (global, class, cache, …)."""
+
+    name: str
+    kind: str
+    container: str
+    entries: int
+    through: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An evidence event, read."""
+
+    kind: str
+    growth: float | None
+    window: float | None
+    sites: tuple[tuple[str, float], ...]
+    types: tuple[tuple[str, int], ...]
+    holders: tuple[Holder, ...]
+    notes: tuple[str, ...]
+    threads: int
+    descriptors: int
+    confidence: float
+
+    @property
+    def site_share(self) -> float | None:
+        """The share of the growth that came from the first site."""
+        if not self.sites or not self.growth or self.growth <= 0:
+            return None
+        return min(self.sites[0][1] / self.growth, 1.0)
+
+    @property
+    def filled(self) -> str:
+        """Where what grows was allocated."""
+        return f"; allocated at {self.sites[0][0]}" if self.sites else ""
+
+
+def read_finding(attributes: Mapping[str, AttributeValue]) -> Finding:
+    """The finding that the attributes of an event describe."""
+
+    def texts(name: str) -> tuple[str, ...]:
+        value = attributes.get(name)
+        return tuple(str(one) for one in value) if isinstance(value, tuple) else ()
+
+    def numbers(name: str, count: int) -> tuple[float, ...]:
+        value = attributes.get(name)
+        known = tuple(float(one) for one in value if not isinstance(one, str)) if isinstance(value, tuple) else ()
+        return (known + (0.0,) * count)[:count]
+
+    def number(name: str) -> float | None:
+        value = attributes.get(name)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    sites, types, held = texts(names.EVIDENCE_SITE), texts(names.EVIDENCE_TYPE), texts(names.EVIDENCE_HOLDER)
+    kinds = texts(names.EVIDENCE_HOLDER_KIND) + ("unknown",) * len(held)
+    containers = texts(names.EVIDENCE_HOLDER_CONTAINER) + ("",) * len(held)
+    entries = numbers(names.EVIDENCE_HOLDER_GROWTH, len(held))
+    holders = []
+    for text, kind, container, more in zip(held, kinds, containers, entries, strict=False):
+        parts = _WORDS.match(text)
+        name, through = (parts["name"], parts["through"] or "") if parts else (text, "")
+        holders.append(Holder(name, kind, container, int(more), through))
+    return Finding(
+        kind=str(attributes.get(names.EVIDENCE_KIND, "unknown")),
+        growth=number(names.EVIDENCE_GROWTH),
+        window=number(names.EVIDENCE_WINDOW),
+        sites=tuple(zip(sites, numbers(names.EVIDENCE_SITE_GROWTH, len(sites)), strict=True)),
+        types=tuple(
+            (name, int(more)) for name, more in zip(types, numbers(names.EVIDENCE_TYPE_GROWTH, len(types)), strict=True)
+        ),
+        holders=tuple(holders),
+        notes=texts(names.EVIDENCE_NOTE),
+        threads=int(number(names.EVIDENCE_THREAD_GROWTH) or 0),
+        descriptors=int(number(names.EVIDENCE_FD_GROWTH) or 0),
+        confidence=number(names.EVIDENCE_CONFIDENCE) or 0.0,
+    )
+
+
+def suspects_of(finding: Finding) -> tuple[Suspect, ...]:
+    """The lines and types that the process found to grow, with who holds what they made."""
+    if finding.growth is None or finding.growth <= 0:
+        return ()
+    held = _held(finding)
+    found = [
+        Suspect("site", name, rate, min(rate / finding.growth, 1.0), finding.confidence, f"{_traced(rate)}{held}")
+        for name, rate in finding.sites[:MOST_SITES]
+        if rate > 0
+    ]
+    if not found and finding.types:
+        name, more = finding.types[0]
+        sure = TYPE_WEIGHT * finding.confidence
+        text = f"{more:,} more of them between two counts{held}"
+        found.append(Suspect("type", name, sure * finding.growth, sure, sure, text))
+    return tuple(found)
+
+
+def merged(suspects: Sequence[Suspect], found: Sequence[Suspect]) -> tuple[Suspect, ...]:
+    """Those that the calls explain and those that the process found, the surest large ones first; where they say
+    equally much, the line before the route that leads to it."""
+    everyone = sorted(
+        [*found, *suspects], key=lambda one: (-round(one.share * one.confidence, 1), one.kind not in OF_FINDINGS)
+    )
+    return tuple(everyone[:MOST_SUSPECTS])
+
+
+def _traced(rate: float) -> str:
+    return f"allocated there and kept while it was traced: {format_rate(rate)}"
+
+
+def _held(finding: Finding) -> str:
+    known = next((holder for holder in finding.holders if holder.kind not in ("unknown", "cycle")), None)
+    if known is None:
+        return ""
+    more = f", {known.entries:,} entries more" if known.entries > 0 else ""
+    through = f" (kept by {known.through})" if known.through else ""
+    return f"; held by {known.name}{through}{more}"

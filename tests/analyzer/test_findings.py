@@ -1,0 +1,58 @@
+"""What a process found of its own growth makes suspects."""
+
+from __future__ import annotations
+
+import pytest
+
+from otel_memory import names
+from otel_memory.analyzer.findings import MOST_SUSPECTS, merged, read_finding, suspects_of
+from otel_memory.analyzer.model import AttributeValue, Suspect
+
+EVENT: dict[str, AttributeValue] = {
+    names.EVIDENCE_KIND: "python",
+    names.EVIDENCE_GROWTH: 40_000.0,
+    names.EVIDENCE_CONFIDENCE: 0.8,
+    names.EVIDENCE_SITE: ("shop/cart.py:41 add", "shop/log.py:7 note", "shop/x.py:1 f"),
+    names.EVIDENCE_SITE_GROWTH: (30_000.0, 4_000.0, 1_000.0),
+    names.EVIDENCE_TYPE: ("shop.Item",),
+    names.EVIDENCE_TYPE_GROWTH: (500,),
+    names.EVIDENCE_HOLDER: ("shop.Cart.items (instance attribute), kept by shop.CARTS",),
+    names.EVIDENCE_HOLDER_KIND: ("instance",),
+    names.EVIDENCE_HOLDER_CONTAINER: ("list",),
+    names.EVIDENCE_HOLDER_GROWTH: (41_000,),
+}
+
+
+def test_lines_are_suspects_with_their_share_and_who_holds_what_they_make() -> None:
+    first, second = suspects_of(read_finding(EVENT))
+    assert (first.kind, first.name, first.share, first.confidence) == ("site", "shop/cart.py:41 add", 0.75, 0.8)
+    assert first.growth_bytes_per_second == 30_000.0
+    assert first.evidence == (
+        "allocated there and kept while it was traced: 1.8 MB/min; "
+        "held by shop.Cart.items (kept by shop.CARTS), 41,000 entries more"
+    )
+    assert second.share == 0.1
+
+
+def test_without_a_line_the_type_is_the_suspect() -> None:
+    (only,) = suspects_of(read_finding({k: v for k, v in EVENT.items() if "site" not in k}))
+    assert (only.kind, only.name) == ("type", "shop.Item")
+    assert 0 < only.confidence < 0.8
+    assert only.evidence.startswith("500 more of them between two counts; held by shop.Cart.items")
+
+
+@pytest.mark.parametrize("growth", [None, 0.0, -5.0, "much"])
+def test_without_growth_nobody_is_suspect(growth: AttributeValue | None) -> None:
+    attributes = {k: v for k, v in EVENT.items() if k != names.EVIDENCE_GROWTH}
+    if growth is not None:
+        attributes[names.EVIDENCE_GROWTH] = growth
+    assert suspects_of(read_finding(attributes)) == ()
+
+
+def test_a_line_goes_before_the_route_that_leads_to_it_and_behind_one_that_explains_more() -> None:
+    line = Suspect("site", "a.py:1 f", 30_000.0, 0.75, 0.8, "")
+    route = Suspect("route", "/cart", 24_000.0, 0.6, 1.0, "")
+    whole = Suspect("route", "/all", 40_000.0, 1.0, 1.0, "")
+    assert [one.name for one in merged([route], [line])] == ["a.py:1 f", "/cart"]
+    assert [one.name for one in merged([whole, route], [line])] == ["/all", "a.py:1 f", "/cart"]
+    assert len(merged([route] * 9, [line])) == MOST_SUSPECTS
