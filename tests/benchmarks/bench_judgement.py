@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_memory.analyzer import evidence, weights
+from otel_memory.analyzer.scorefile import reading
 from otel_memory.analyzer.scoring import ScoreResult, SeriesInput, score_batch, terms_batch
 from tests.benchmarks import judgement_fit
+from tests.benchmarks.judgement_replay import replay
 from tests.benchmarks.rows import Row, format_rows, machine_line
-from tests.benchmarks.traces import cases, live, long, recorded
+from tests.benchmarks.traces import cases, live, long, ordinary, recorded, unseen
 from tests.benchmarks.traces.shape import SEVERITIES, Trace
 
 Floats = NDArray[np.float64]
@@ -36,6 +38,9 @@ _REPLAYS = 48
 RULES = ((ALARM, 2), (LEAKING, 2), (ALARM, 8))
 """Scores, and for how many evaluations in a row they must hold for an alarm. Eight are about a sixth of the trace."""
 _BATCH = 2000
+DAYS = 6
+"""Ordinary days of each kind."""
+AGEING = "llm_aging.csv.gz"
 _DIGITS = 2
 _YOUNG = 0.8
 """Share of a trace before which a leak in it is young."""
@@ -283,6 +288,68 @@ def show_live(traces: Sequence[Trace]) -> None:
         print(f"  healthy {family:<28}highest {highest:.2f}, {share}")
 
 
+def show_unseen(traces: Sequence[Trace]) -> None:
+    """Kinds that were neither fitted on nor looked at: F1 and AUC at their ends, and how often each is right."""
+    leak = np.array([trace.leak for trace in traces])
+    found = {
+        covariates: _usable(_scored([cases.shown(t, float(t.times[-1]), covariates=covariates) for t in traces]))
+        for covariates in (True, False)
+    }
+    print("\nkinds held back: judged at their ends, never fitted on")
+    for covariates, scores in found.items():
+        word = "with covariates" if covariates else "without"
+        f1, auc = judgement_fit.f1(scores >= ALARM, leak), judgement_fit.auc(scores, leak)
+        print(f"  {word:<34}{len(traces):>5}  F1 {f1:.3f}  AUC {auc:.3f}")
+    for family in dict.fromkeys(trace.family for trace in traces):
+        own = np.array([trace.family == family for trace in traces])
+        right = [f"{100 * float(((scores >= ALARM) == leak)[own].mean()):3.0f} %" for scores in found.values()]
+        print(
+            f"  {'leaks  ' if leak[own][0] else 'healthy'} {family:<34}right {right[0]}, without covariates {right[1]}"
+        )
+
+
+def show_ordinary(days: Sequence[Trace]) -> None:
+    """Alerts of the whole judgement (windows, verdicts, alerts) on ordinary days of healthy services."""
+    outcomes = replay(days)
+    total = sum(outcome.days for outcome in outcomes)
+    fired = sum(len(outcome.fired) for outcome in outcomes)
+    watched = sum(len(outcome.watched) for outcome in outcomes)
+    print(f"\n{total:.0f} ordinary days of healthy services, a sample a minute, judged as the analyzer does")
+    print(f"  alerts that fire, per 1,000 process-days  {1000 * fired / total:.0f}")
+    print(f"  times that a process is watched, the same {1000 * watched / total:.0f}")
+    for family in dict.fromkeys(outcome.trace.family for outcome in outcomes):
+        own = [outcome for outcome in outcomes if outcome.trace.family == family]
+        alerts, doubts = sum(len(o.fired) for o in own), sum(len(o.watched) for o in own)
+        print(f"    {family:<28}{alerts:3d} alerts {doubts:4d} watched   in {len(own)} days")
+
+
+def show_ageing(path: Path) -> None:
+    """Growth after a quarter of each slow series against a robust fit (Theil 1950, Sen 1968) over all of it; and what
+    the same robust fit of the quarter alone gives: no estimate of that quarter can know more."""
+    print("\nslow ageing: error of the growth against the middle slope over the whole series")
+    print(f"  {'':<22}  score at 1/4   growth at 1/4   robust fit of the 1/4   growth at the end")
+    for one in reading.read(path, reading.Columns()).series:
+        times, values = one.series.times, one.series.values
+        quarter = times <= times[0] + (times[-1] - times[0]) / 4
+        whole = _robust(times, values)
+        early, late = score_batch([SeriesInput(times[quarter], values[quarter]), SeriesInput(times, values)])
+        errors = [early.growth_rate / whole - 1, _robust(times[quarter], values[quarter]) / whole - 1]
+        print(
+            f"  {one.name:<22}  {early.score:8.2f}      {100 * errors[0]:+8.0f} %      {100 * errors[1]:+12.0f} %"
+            f"      {100 * (late.growth_rate / whole - 1):+12.0f} %"
+        )
+
+
+def _robust(times: Floats, values: Floats, parts: int = 64) -> float:
+    """The middle slope between medians of equal parts (By/s), without the first hundredth, in which it starts."""
+    first = len(times) // 100
+    pieces = np.array_split(np.arange(first, len(times)), parts)
+    x = np.array([times[piece].mean() for piece in pieces])
+    y = np.array([np.median(values[piece]) for piece in pieces])
+    i, j = np.triu_indices(parts, 1)
+    return float(np.median((y[j] - y[i]) / (x[j] - x[i])))
+
+
 def main() -> int:
     """Print the figures; with ``--fit`` write the weights. 2 if the recorded traces are not there."""
     parser = argparse.ArgumentParser(prog="bench_judgement", description=__doc__.splitlines()[0] if __doc__ else None)
@@ -302,9 +369,14 @@ def main() -> int:
         print(f"written to {WEIGHTS_FILE.name}; run again without --fit for the figures")
         return 0
     show_classes(table)
-    for name, traces in (("recorded", recorded_traces), ("long, unseen seed", long.make(SEED_UNSEEN, 3))):
+    show_unseen(unseen.make(SEED_UNSEEN, 4))
+    for name, traces in (("recorded", recorded_traces), ("long, unseen seed", long.make(SEED_UNSEEN, 2))):
         show_replay(name, traces)
     show_live(live.make(SEED_UNSEEN, 2))
+    show_ordinary(ordinary.make(SEED_UNSEEN, DAYS))
+    ageing = options.data / AGEING
+    if ageing.is_file():
+        show_ageing(ageing)
     return 0
 
 

@@ -6,7 +6,7 @@ requests and of full collections, and the start time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -195,17 +195,33 @@ _SPANS = ((300, 1.0), (1200, 5.0), (3600, 10.0), (4 * 3600, 15.0), (8 * 3600, 60
 
 def make(seed: int, each: int = 4) -> list[Trace]:
     """``each`` traces of every kind and severity."""
+    return make_kinds(HEALTHY, LEAKING, seed, each, "long")
+
+
+def make_kinds(
+    healthy: Sequence[Kind],
+    leaking: Sequence[Kind],
+    seed: int,
+    each: int,
+    origin: str,
+    spans: Sequence[tuple[int, float]] = _SPANS,
+) -> list[Trace]:
+    """``each`` traces of every kind and severity, of lengths and spacings (s) out of ``spans``."""
     traces = []
-    for kind in HEALTHY + LEAKING:
+    for kind in [*healthy, *leaking]:
         for hardness, severity in enumerate(SEVERITIES):
             for i in range(each):
                 rng = np.random.default_rng([seed, hardness, i, *kind.__name__.encode()])
-                traces.append(_one(rng, kind, kind in LEAKING, hardness, severity, i))
+                span, step = spans[int(rng.integers(len(spans)))]
+                name = f"{kind.__name__}-{severity}-{i}"
+                traces.append(_one(rng, kind, kind in leaking, hardness, severity, (name, origin, span, step)))
     return traces
 
 
-def _one(rng: np.random.Generator, kind: Kind, leak: bool, hardness: int, severity: str, i: int) -> Trace:
-    span, step = _SPANS[int(rng.integers(len(_SPANS)))]
+def _one(
+    rng: np.random.Generator, kind: Kind, leak: bool, hardness: int, severity: str, frame: tuple[str, str, int, float]
+) -> Trace:
+    name, origin, span, step = frame
     t = np.arange(0, span + step / 2, step)
     base = float(np.exp(rng.uniform(np.log(30), np.log(1500)))) * MB
     epoch = 1.75e9 + float(rng.integers(0, 10**7))
@@ -230,11 +246,11 @@ def _one(rng: np.random.Generator, kind: Kind, leak: bool, hardness: int, severi
         limit = float(values[-1] + rate * span * rng.uniform(0.3, 3))
         left = (limit - values[-1]) / rate if kind is not accelerating else None
     return Trace(
-        f"{kind.__name__}-{severity}-{i}",
-        f"long_{kind.__name__}",
+        name,
+        f"{origin}_{kind.__name__}",
         leak,
         severity,
-        "long",
+        origin,
         times,
         values,
         columns,
