@@ -12,7 +12,7 @@ from tests.programs.leaks.run import HEALTHY, LEAKING, Outcome, run
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc"),
     pytest.mark.slow,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(500),
 ]
 
 SITES = {

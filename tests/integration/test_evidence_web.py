@@ -13,7 +13,7 @@ from tests.programs.web_leaks.run import HEALTHY, LEAKING, run
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc"),
     pytest.mark.slow,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(500),
 ]
 
 FILLED_BY = {

@@ -64,7 +64,7 @@ def run(
         started = [Program(FOLDER / f"{name}.py", patience if name in LEAKING else seconds, env) for name in group]
         try:
             for program in started:
-                yield program.outcome(patience + 60)
+                yield program.outcome(patience + 120)
         finally:
             for program in started:
                 program.end()

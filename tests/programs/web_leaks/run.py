@@ -27,7 +27,7 @@ def run(programs: Iterable[str], seconds: float = 25.0, patience: float = 90.0, 
     started = [Service(FOLDER / f"{name}.py", patience if name in LEAKING else seconds, env) for name in programs]
     try:
         for service in started:
-            yield service.outcome(patience + 60)
+            yield service.outcome(patience + 120)
     finally:
         for service in started:
             service.end()
