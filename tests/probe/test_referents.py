@@ -47,3 +47,9 @@ def test_a_module_refers_to_its_namespace_and_all_else_to_what_the_collector_say
     assert referents(outer) == gc.get_referents(outer)
     assert {id(each) for each in referents(outer, module)} == {*map(id, outer), id(vars(module))}
     assert referents() == []
+
+
+def test_no_module_of_the_probe_asks_the_collector_itself() -> None:
+    probe = Path(__file__).parents[2] / "otel_memory" / "probe"
+    asking = [path.name for path in probe.rglob("*.py") if "gc.get_referents(" in path.read_text("utf-8")]
+    assert asking == ["referents.py"]
