@@ -19,6 +19,7 @@ from typing import Any, Final
 from otel_memory.probe import sizes
 from otel_memory.probe.cycle_labels import type_name
 from otel_memory.probe.listing import Interrupted, Kept, Listing
+from otel_memory.probe.referents import referents
 
 LEAST_ENTRIES: Final = 16
 LEAST_BUFFER: Final = 64 * 1024
@@ -149,7 +150,7 @@ def take(
             if kind not in lengths:
                 lengths[kind] = _length_of(kind)
         small = [thing for thing, kind in zip(chunk, kinds, strict=True) if not _too_long(measure(thing, kind), thing)]
-        for thing in gc.get_referents(*small):
+        for thing in referents(*small):
             kind = type(thing)
             if id(kind) in _SILENT and not gc.is_tracked(thing):
                 if kind not in lengths:
@@ -211,7 +212,7 @@ def _rough(thing: Any, entries: int) -> int:
 
 def _near_size(thing: object) -> int:
     """Of a thing and of what it refers to directly."""
-    held = [each for each in gc.get_referents(thing)[:20] if not issubclass(type(each), sizes.SHARED)]
+    held = [each for each in referents(thing)[:20] if not issubclass(type(each), sizes.SHARED)]
     return sum(map(sizes.own_size, [thing, *held]))
 
 

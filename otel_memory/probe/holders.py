@@ -7,7 +7,6 @@ own is reached. Owns the search; the wording is ``holder_names.py``'s. Runs none
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from otel_memory.probe import listing, sites
 from otel_memory.probe.cycle_labels import type_name
 from otel_memory.probe.holder_names import Holder, Names, Step, is_own
 from otel_memory.probe.listing import Kept
+from otel_memory.probe.referents import referents
 
 MAX_LEVELS: Final = 12
 MAX_WIDTH: Final = 24
@@ -131,7 +131,7 @@ def _is_ours(referrer: object) -> bool:
 
 def _held_by(referrers: list[Any], wanted: set[int]) -> list[set[int]]:
     """For each referrer those of the ``wanted`` objects that it refers to."""
-    return [wanted.intersection(map(id, gc.get_referents(referrer))) for referrer in referrers]
+    return [wanted.intersection(map(id, referents(referrer))) for referrer in referrers]
 
 
 def _preference(holder: Holder) -> tuple[int, bool, bool]:

@@ -19,6 +19,8 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Final
 
+from otel_memory.probe.referents import referents
+
 CHUNK: Final = 2_000
 HOLD_SECONDS: Final = 0.01
 """Longest time that one piece of work which can be cut up holds the interpreter."""
@@ -178,8 +180,8 @@ def referrers(
                 chunk[:] = [thing for thing in chunk if not _is_large(thing)]
                 found += [thing for thing in large if _refers(thing, wanted)]
             large.clear()
-            if not wanted.isdisjoint(map(id, gc.get_referents(*chunk))):
-                found += [thing for thing in chunk if not wanted.isdisjoint(map(id, gc.get_referents(thing)))]
+            if not wanted.isdisjoint(map(id, referents(*chunk))):
+                found += [thing for thing in chunk if not wanted.isdisjoint(map(id, referents(thing)))]
             if turn % 4 == 3:
                 rest()
     mine = {id(listing), id(things)}

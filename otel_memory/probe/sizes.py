@@ -6,7 +6,6 @@ refers to, which is what goes when the entry goes. Runs none of the program's co
 
 from __future__ import annotations
 
-import gc
 import io
 import sys
 from array import array
@@ -15,6 +14,8 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final
+
+from otel_memory.probe.referents import referents as asked
 
 LENGTHS: Final[tuple[tuple[type, Callable[[Any], int]], ...]] = (
     (dict, dict.__len__),
@@ -114,7 +115,7 @@ def referents(thing: Any) -> list[Any]:
     """What the thing refers to; of a function not its module, which it only works in."""
     if type(thing) is FunctionType:
         return [*(thing.__closure__ or ()), thing.__defaults__, thing.__kwdefaults__, thing.__dict__]
-    return gc.get_referents(thing)
+    return asked(thing)
 
 
 def length(thing: Any) -> int | None:

@@ -6,13 +6,13 @@ sees no buffers of C libraries, no freed space, and counts what several packages
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from types import BuiltinFunctionType, FrameType, FunctionType, ModuleType
 from typing import Any, Final, Literal, NamedTuple
 
 from otel_memory.probe.packages.package_names import package_of
+from otel_memory.probe.referents import referents
 
 MAX_OBJECTS: Final = 200_000
 MAX_SECONDS: Final = 0.2
@@ -60,7 +60,7 @@ def estimate(package: str, max_objects: int = MAX_OBJECTS, max_seconds: float = 
                 total += _size(each)
         small = [each for each in fresh if not _is_huge(each)]
         complete = complete and len(small) == len(fresh)
-        stack.extend(gc.get_referents(*small))
+        stack.extend(referents(*small))
     return Footprint(total, "estimated", complete)
 
 
