@@ -42,6 +42,8 @@ SERVERS_STOP_SECONDS: Final = 3.0
 WORKER_STOP_SECONDS: Final = 3.0
 OUTPUTS_STOP_SECONDS: Final = 2.0
 """Together less than 10 s, after which a supervisor loses its patience."""
+FLEET_PROCESSES: Final = 200_000
+"""Shown, of all analyzers of a group together."""
 STOP_SECONDS: Final = 5.0
 """For each part: one that hangs must not keep the others from ending."""
 
@@ -88,7 +90,7 @@ class Service:
     async def _start(self) -> Addresses:
         settings = self._settings
         stats = Stats()
-        view = View()
+        view = View(FLEET_PROCESSES) if settings.kafka_bootstrap else View()
         store = Store.open(settings.data_dir / FILE_NAME)
         self._stops.append(("store", _in_thread(store.close)))
         reader = Reader(store.path)

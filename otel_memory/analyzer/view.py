@@ -80,7 +80,8 @@ class View:
     MAX_ALERTS: Final = 20_000
     MAX_PROCESSES: Final = 20_000
 
-    def __init__(self) -> None:
+    def __init__(self, max_processes: int = MAX_PROCESSES) -> None:
+        self._max_processes = max_processes
         self._state = State(0, {}, {}, {})
         self._events: dict[str, deque[Event]] = {}
         self._lock = threading.Lock()
@@ -99,7 +100,7 @@ class View:
         """Swaps in what changed. ``events`` by process id; ``forget`` are ids of processes that are gone.
 
         A resolved alert stays until its process is forgotten, or more than MAX_ALERTS are there. Of more than
-        MAX_PROCESSES those that were seen last longest ago are forgotten.
+        ``max_processes`` those that were seen last longest ago are forgotten.
         """
         with self._lock:
             old = self._state
@@ -140,11 +141,11 @@ class View:
                 listener(generation, (), alerts)
 
     def _excess(self, processes: Mapping[str, Assessment]) -> list[str]:
-        excess = len(processes) - self.MAX_PROCESSES
+        excess = len(processes) - self._max_processes
         if excess <= 0:
             return []
         # Some more, so that sorting them isn't due at every publication.
-        oldest = sorted(processes.values(), key=lambda a: a.last_seen)[: excess + self.MAX_PROCESSES // 20]
+        oldest = sorted(processes.values(), key=lambda a: a.last_seen)[: excess + self._max_processes // 20]
         return [a.process.id for a in oldest]
 
     def _outdated(self, alerts: Mapping[str, Alert], gone: Collection[str]) -> list[str]:
@@ -163,7 +164,7 @@ class View:
             self._events.setdefault(process_id, deque(maxlen=self.MAX_EVENTS)).extend(fresh)
         for process_id in forget:
             self._events.pop(process_id, None)
-        while len(self._events) > self.MAX_PROCESSES:
+        while len(self._events) > self._max_processes:
             del self._events[next(iter(self._events))]
 
     # --- the readers' side ---------------------------------------------------------------------------------

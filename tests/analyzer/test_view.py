@@ -188,9 +188,8 @@ def test_of_too_many_alerts_the_oldest_resolved_go(monkeypatch: pytest.MonkeyPat
     assert {found.id for found in view.alerts()} == {"alert-1", "alert-5", "alert-6"}
 
 
-def test_of_too_many_processes_those_not_seen_for_longest_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(View, "MAX_PROCESSES", 3)
-    view = View()
+def test_of_too_many_processes_those_not_seen_for_longest_go() -> None:
+    view = View(max_processes=3)
     event = Event("e", T0, 9, {}, None)
     for number in range(1, 6):
         view.publish([assessment(number, last_seen=T0 + number)], events={process(number).id: [event]})
