@@ -12,7 +12,7 @@ from typing import Final
 
 from otel_memory import names
 from otel_memory.analyzer.model import AttributeValue, Suspect
-from otel_memory.humanize import format_rate
+from otel_memory.humanize import format_bytes, format_rate
 
 OF_FINDINGS: Final = frozenset({"site", "type"})
 """Kinds of suspects that come from findings."""
@@ -32,6 +32,10 @@ class Holder:
     container: str
     entries: int
     through: str = ""
+    size: float = 0.0
+    """Bytes that came to it; 0 where that was not measured."""
+    site: str = ""
+    """The line that made them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,12 @@ class Finding:
         """Where what grows was allocated."""
         return f"; allocated at {self.sites[0][0]}" if self.sites else ""
 
+    def share_of(self, holder: Holder) -> float | None:
+        """The share of the growth that came to a holder; None where that was not measured."""
+        if holder.size <= 0 or not self.growth or self.growth <= 0 or not self.window:
+            return None
+        return min(holder.size / (self.growth * self.window), 1.0)
+
 
 def read_finding(attributes: Mapping[str, AttributeValue]) -> Finding:
     """The finding that the attributes of an event describe."""
@@ -82,11 +92,13 @@ def read_finding(attributes: Mapping[str, AttributeValue]) -> Finding:
     kinds = texts(names.EVIDENCE_HOLDER_KIND) + ("unknown",) * len(held)
     containers = texts(names.EVIDENCE_HOLDER_CONTAINER) + ("",) * len(held)
     entries = numbers(names.EVIDENCE_HOLDER_GROWTH, len(held))
+    sizes = numbers(names.EVIDENCE_HOLDER_SIZE, len(held))
+    made = texts(names.EVIDENCE_HOLDER_SITE) + ("",) * len(held)
     holders = []
-    for text, kind, container, more in zip(held, kinds, containers, entries, strict=False):
+    for text, kind, container, more, size, site in zip(held, kinds, containers, entries, sizes, made, strict=False):
         parts = _WORDS.match(text)
         name, through = (parts["name"], parts["through"] or "") if parts else (text, "")
-        holders.append(Holder(name, kind, container, int(more), through))
+        holders.append(Holder(name, kind, container, int(more), through, size, site))
     return Finding(
         kind=str(attributes.get(names.EVIDENCE_KIND, "unknown")),
         growth=number(names.EVIDENCE_GROWTH),
@@ -109,9 +121,14 @@ def suspects_of(finding: Finding) -> tuple[Suspect, ...]:
         return ()
     held = _held(finding)
     found = [
+        Suspect("site", holder.site, share * finding.growth, share, finding.confidence, _made(holder))
+        for holder in finding.holders
+        if holder.site and (share := finding.share_of(holder)) is not None
+    ][:MOST_SITES]
+    found += [
         Suspect("site", name, rate, min(rate / finding.growth, 1.0), finding.confidence, f"{_traced(rate)}{held}")
         for name, rate in finding.sites[:MOST_SITES]
-        if rate > 0
+        if rate > 0 and name not in {one.name for one in found}
     ]
     if not found and finding.types:
         name, more = finding.types[0]
@@ -132,6 +149,11 @@ def merged(suspects: Sequence[Suspect], found: Sequence[Suspect]) -> tuple[Suspe
 
 def _traced(rate: float) -> str:
     return f"allocated there and kept while it was traced: {format_rate(rate)}"
+
+
+def _made(holder: Holder) -> str:
+    through = f" (kept by {holder.through})" if holder.through else ""
+    return f"made what {holder.name}{through} took: {holder.entries:,} entries, {format_bytes(holder.size)}"
 
 
 def _held(finding: Finding) -> str:

@@ -157,7 +157,9 @@ def _of_finding(finding: Finding) -> list[_Found]:
         if holder.kind in ("unknown", "cycle"):
             continue
         first = holder is finding.holders[0]
-        found.append(_of_holder(finding, holder, share if first else None, sure if first else 0.6 * sure))
+        part = finding.share_of(holder)
+        part = part if part is not None or not first else share
+        found.append(_of_holder(finding, holder, part, sure if first else 0.6 * sure))
     if finding.threads >= LEAST_MORE:
         note = _note(finding, "threads") or f"{finding.threads} threads more"
         found.append(_Found("threads", "threads", note, None if finding.kind == "threads" else share, sure))
@@ -190,11 +192,14 @@ def _of_holder(finding: Finding, holder: Holder, share: float | None, confidence
         "default": f"a default argument of {holder.name}",
     }.get(holder.kind, holder.name)
     more = f" took {holder.entries:,} more entries" if holder.entries > 0 else f" keeps ever more {holder.container}"
+    if holder.size > 0:
+        more += f" ({format_bytes(holder.size)})"
     if holder.entries > 0 and finding.window:
         more += f" while memory grew for {format_duration(finding.window)}"
     kind = f", a {holder.container}," if holder.entries > 0 and holder.container and holder.kind != "cache" else ""
     through = f" (kept by {holder.through})" if holder.through else ""
-    return _Found(shape, holder.name, f"{what}{kind}{through}{more}{finding.filled}", share, confidence)
+    made = f"; made at {holder.site}" if holder.site else finding.filled
+    return _Found(shape, holder.name, f"{what}{kind}{through}{more}{made}", share, confidence)
 
 
 def _shape_of(finding: Finding, holder: Holder) -> str:
@@ -237,7 +242,7 @@ def _by_type(name: str) -> str | None:
 
 
 def _note(finding: Finding, beginning: str) -> str | None:
-    return next((note for note in finding.notes if note.startswith(beginning)), None)
+    return next((note for note in finding.notes if note.lower().startswith(beginning)), None)
 
 
 # --- from everything else ----------------------------------------------------------------------------------------
@@ -302,12 +307,19 @@ def _worded(found: _Found, assessment: Assessment) -> Suggestion:
         service_name=assessment.process.service_name,
         processes=(assessment.process.id,),
         subject=found.subject,
-        message=f"{found.measured[:1].upper()}{found.measured[1:]}",
+        message=_sentence(found),
         recommendation=shape.mend,
         effect=_effect(found, assessment, about),
         growth_bytes_per_second=about,
         confidence=round(found.confidence, 3),
     )
+
+
+def _sentence(found: _Found) -> str:
+    # A name of the program stays as it is written.
+    if found.measured.startswith(found.subject):
+        return found.measured
+    return f"{found.measured[:1].upper()}{found.measured[1:]}"
 
 
 def _severity(found: _Found, assessment: Assessment) -> Severity:

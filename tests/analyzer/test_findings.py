@@ -34,6 +34,19 @@ def test_lines_are_suspects_with_their_share_and_who_holds_what_they_make() -> N
     assert second.share == 0.1
 
 
+def test_the_line_that_made_what_a_holder_took_comes_first_with_its_measured_share() -> None:
+    attributes = {
+        **EVENT,
+        names.EVIDENCE_WINDOW: 60.0,
+        names.EVIDENCE_HOLDER_SIZE: (1_200_000,),
+        names.EVIDENCE_HOLDER_SITE: ("shop/cart.py:41 add",),
+    }
+    first, second = suspects_of(read_finding(attributes))[:2]
+    assert (first.name, first.share, first.growth_bytes_per_second) == ("shop/cart.py:41 add", 0.5, 20_000.0)
+    assert first.evidence == "made what shop.Cart.items (kept by shop.CARTS) took: 41,000 entries, 1.2 MB"
+    assert second.name == "shop/log.py:7 note"
+
+
 def test_without_a_line_the_type_is_the_suspect() -> None:
     (only,) = suspects_of(read_finding({k: v for k, v in EVENT.items() if "site" not in k}))
     assert (only.kind, only.name) == ("type", "shop.Item")

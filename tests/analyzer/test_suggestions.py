@@ -117,6 +117,23 @@ def test_a_suggestion_tells_what_was_measured_and_what_it_would_save() -> None:
     assert first.processes == (LEAKING.process.id,)
 
 
+def test_what_came_to_a_holder_is_told_in_bytes_with_the_line_that_made_it() -> None:
+    event = held(
+        "shop.audit.ROWS (module global)",
+        "global",
+        "list",
+        holder_size=(1_800_000,),
+        holder_site=("shop/audit.py:12 note",),
+    )
+    first = suggest(LEAKING, [event])[0]
+    assert first.message == (
+        "shop.audit.ROWS, a list, took 900 more entries (1.8 MB) while memory grew for 90 s; "
+        "made at shop/audit.py:12 note"
+    )
+    assert first.growth_bytes_per_second == pytest.approx(20_000.0)
+    assert "50 %" in first.effect
+
+
 def test_the_first_of_several_holders_stands_first() -> None:
     event = found(
         holder=("a.FIRST (module global)", "b.SECOND (module global)"),
