@@ -14,7 +14,7 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_memory.exporters.kafka_options import KafkaOptions
@@ -31,11 +31,15 @@ REQUEST_TIMEOUT_MS: Final = 10_000
 DELIVERY_TIMEOUT_MS: Final = 15_000
 RECONNECT_MAX_MS: Final = 5_000
 BATCH_BYTES: Final = 128 * 2**10
-CLOSE_SECONDS: Final = 0.5
+CLOSE_SECONDS: Final = 1.0
+REFUSED: Final = ("Authentication", "Authorization", "SSL")
+"""Words in a log line of kafka-python that says why for certain."""
+
 MISSING: Final = "pip install 'otel-memory[kafka]'"
 
 _logger: Final = logging.getLogger("otel_memory.exporters")
-_our_threads: Final[set[int]] = set()
+_our_threads: Final[dict[int, int]] = {}
+"""Thread -> the sender's thread that it works for, which may be itself."""
 
 
 class Unsent(Exception):
@@ -65,10 +69,12 @@ class KafkaProducer:
         self._done = threading.Event()
         self._interrupted = False
         _quiet()
-        _our_threads.add(threading.get_ident())
+        self._owner = threading.get_ident()
+        _our_threads[self._owner] = self._owner
         before = set(threading.enumerate())
         self._producer: Any = kafka.KafkaProducer(
             **options.client(),
+            **_sockets(options),
             client_id=CLIENT_ID,
             api_version=API_VERSION,
             acks="all",
@@ -83,11 +89,10 @@ class KafkaProducer:
             reconnect_backoff_max_ms=RECONNECT_MAX_MS,
             allow_auto_create_topics=True,
             metrics_enabled=False,
-            proxy_url=_way_to_connect(),
         )
         started = {thread.ident for thread in set(threading.enumerate()) - before if thread.ident}
-        self._threads = {threading.get_ident(), *started}
-        _our_threads.update(started)
+        self._threads = {self._owner, *started}
+        _our_threads.update(dict.fromkeys(started, self._owner))
         # At exit it would close before the SDK exports for the last time; the sender closes it.
         getattr(self._producer, "_unregister_cleanup", lambda: None)()
         # Not the wrapper of an instrumentation: that would make spans of ours, and put headers on the records.
@@ -126,12 +131,12 @@ class KafkaProducer:
             if future is None:
                 continue
             if not future.is_done:
-                errors[index] = TimeoutError(self._last_words() or "no answer from the brokers")
+                errors[index] = TimeoutError(self._why() or "no answer from the brokers")
             elif future.failed():
                 errors[index] = self._judged(future.exception)
         errors += [Unsent()] * (len(records) - len(errors))
         if not any(errors):
-            self._forget_words()
+            _filter.words.pop(self._owner, None)
         return errors
 
     def _judged(self, error: Exception) -> Exception:
@@ -139,20 +144,16 @@ class KafkaProducer:
         too_large = (known.MessageSizeTooLargeError, known.RecordListTooLargeError)
         if isinstance(error, too_large):
             return TooLarge(str(error))
-        if isinstance(error, known.KafkaTimeoutError) and (why := self._last_words()):
+        if isinstance(error, known.KafkaTimeoutError) and (why := self._why()):
             return Unreachable(why)
         return error.with_traceback(None)
 
-    def _last_words(self) -> str:
-        """What kafka-python logged last: its exceptions do not tell a refused login from a broker that is not there."""
-        return next((_filter.last_words[thread] for thread in self._threads if thread in _filter.last_words), "")
-
-    def _forget_words(self) -> None:
-        for thread in self._threads:
-            _filter.last_words.pop(thread, None)
+    def _why(self) -> str:
+        """What kafka-python logged: its exceptions do not tell a refused login from a broker that is not there."""
+        return _filter.words.get(self._owner, "")
 
     def close(self) -> None:
-        """End it within half a second; what was not delivered is the backlog's to keep."""
+        """End it within a second; what was not delivered is the backlog's to keep."""
         producer, thread = self._producer, getattr(self._producer, "_sender", None)
         try:
             if thread is not None:
@@ -164,8 +165,9 @@ class KafkaProducer:
         finally:
             producer._closed = True  # or its __del__ tries again, with a second's wait
             if thread is not None:
-                _our_threads.discard(thread.ident)
-            self._forget_words()
+                _our_threads.pop(thread.ident, None)
+                if not thread.is_alive():
+                    _close_sockets(self._threads)
 
     def abandon(self) -> None:
         """In a forked child: leave it as it is. Its thread is not here, and its sockets are the parent's."""
@@ -205,27 +207,43 @@ class _OurThreads(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.last_words: dict[int, str] = {}
-        """The last error that each of our threads logged."""
+        self.words: dict[int, str] = {}
+        """By sender's thread: the error that was logged since all was well."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.thread not in _our_threads:
+        owner = _our_threads.get(record.thread or 0)
+        if owner is None:
             return True
-        if record.levelno >= logging.ERROR and record.thread is not None:
-            message = record.getMessage()
-            self.last_words[record.thread] = message.rpartition(">: ")[2]  # less the client's name of the connection
+        if record.levelno >= logging.ERROR:
+            # A refused login or certificate is afterwards told as a lost connection and a closed socket, too.
+            message = record.getMessage().rpartition(">: ")[2]
+            if any(word in message for word in REFUSED) or not any(
+                word in self.words.get(owner, "") for word in REFUSED
+            ):
+                self.words[owner] = message
         return _logger.isEnabledFor(logging.DEBUG)
 
 
 _filter: Final = _OurThreads()
 
 
-def _way_to_connect() -> str | None:
+def _sockets(options: KafkaOptions) -> dict[str, Any]:
     try:
-        from otel_memory.exporters.kafka_socket import URL
+        from otel_memory.exporters import kafka_socket
     except ImportError:
-        return None  # a kafka-python that has no such place any more
-    return URL
+        return {}  # a kafka-python that has no such place any more
+    found: dict[str, Any] = {"proxy_url": kafka_socket.URL}
+    if options.security_protocol.endswith("SSL"):
+        found["ssl_context"] = kafka_socket.tls(options)
+    return found
+
+
+def _close_sockets(threads: Collection[int]) -> None:
+    try:
+        from otel_memory.exporters.kafka_socket import close_all
+    except ImportError:
+        return
+    close_all(threads)
 
 
 def _quiet() -> None:

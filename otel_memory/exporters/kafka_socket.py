@@ -1,19 +1,35 @@
-"""kafka-python's way to connect, but for one thing: a socket that did not connect is closed at once.
+"""The sockets of a producer: which there are, so that all of them are closed once they are of no use.
 
-kafka-python 3.0.12 leaves it to the garbage collector, and an application may have switched that off: a dead broker
-would then cost it a descriptor at every attempt. Registered the way in which kafka-python takes other ways to connect:
-by the scheme of the argument ``proxy_url``.
+kafka-python 3.0.12 leaves a socket that did not connect, and one in the middle of its handshake, to the collector. An
+application may have switched that off: a dead broker would then cost it a descriptor at every attempt. The way to
+connect is registered as kafka-python takes other ways: by the scheme of the argument ``proxy_url``.
 """
 
 from __future__ import annotations
 
 import socket
-from typing import Any, Final
+import ssl
+import threading
+import weakref
+from collections.abc import Collection
+from typing import Any, Final, Self
 
 from kafka.net.inet import KafkaNetSocket  # type: ignore[import-untyped]
 
+from otel_memory.exporters.kafka_options import KafkaOptions
+
 URL: Final = "otel-memory-direct://"
 """For ``proxy_url``. There is no proxy."""
+
+_made: Final[weakref.WeakKeyDictionary[socket.socket, int]] = weakref.WeakKeyDictionary()
+"""Socket -> the thread that made it."""
+
+
+def close_all(threads: Collection[int]) -> None:
+    """Close what these threads have made. They must be over, or be the caller's."""
+    for each, thread in list(_made.items()):
+        if thread in threads:
+            each.close()
 
 
 class ClosingSocket(KafkaNetSocket):  # type: ignore[misc]
@@ -23,12 +39,13 @@ class ClosingSocket(KafkaNetSocket):  # type: ignore[misc]
 
     def __init__(self, url: str | None = None) -> None:
         super().__init__(url)
-        self._made: socket.socket | None = None
+        self._socket: socket.socket | None = None
 
     def socket(self, *arguments: Any, **named: Any) -> socket.socket:
         """A new socket."""
         made: socket.socket = super().socket(*arguments, **named)
-        self._made = made
+        _made[made] = threading.get_ident()
+        self._socket = made
         return made
 
     async def connect(self, *arguments: Any, **named: Any) -> Any:
@@ -36,6 +53,28 @@ class ClosingSocket(KafkaNetSocket):  # type: ignore[misc]
         try:
             return await super().connect(*arguments, **named)
         except BaseException:
-            if self._made is not None:
-                self._made.close()
+            if self._socket is not None:
+                self._socket.close()
             raise
+
+
+class TlsSocket(ssl.SSLSocket):
+    """Takes the place of a socket that is connected."""
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Self:
+        made = super().__new__(cls, *arguments, **named)
+        _made[made] = threading.get_ident()
+        return made
+
+
+def tls(options: KafkaOptions) -> ssl.SSLContext:
+    """As kafka-python would make it from the same options, but once, and with sockets that are known here.
+
+    Raises:
+        OSError: a file can't be read, or is not in PEM form.
+    """
+    context = ssl.create_default_context(cafile=options.ssl_cafile or None)
+    if options.ssl_certfile:
+        context.load_cert_chain(options.ssl_certfile, options.ssl_keyfile or None)
+    context.sslsocket_class = TlsSocket
+    return context

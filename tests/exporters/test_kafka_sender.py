@@ -20,7 +20,7 @@ from otel_memory.exporters.backlog import Record
 from otel_memory.exporters.kafka import KafkaLogExporter, KafkaMetricExporter
 from otel_memory.exporters.kafka_options import PREFIX, KafkaOptions
 from otel_memory.exporters.kafka_producer import TooLarge, Unsent
-from otel_memory.exporters.kafka_sender import SHUTDOWN, THREAD_NAME, TOO_LARGE, UNUSABLE, Producer, Sender, losses
+from otel_memory.exporters.kafka_sender import SHUTDOWN, TOO_LARGE, UNUSABLE, Producer, Sender, losses
 from tests.harness import free_port, wait_until
 
 
@@ -284,6 +284,6 @@ def test_a_dead_broker_costs_no_descriptors_and_no_memory_even_without_a_collect
     finally:
         gc.enable()
         exporter.shutdown()
-    wait_until(
-        lambda: THREAD_NAME not in [each.name for each in threading.enumerate()], timeout_seconds=30, what="its end"
-    )
+    thread = sender._thread
+    assert thread is not None
+    wait_until(lambda: not thread.is_alive(), timeout_seconds=30, what="its end")

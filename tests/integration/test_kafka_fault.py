@@ -20,6 +20,8 @@ BIN = Path(sys.executable).parent
 SETTINGS = "OTEL_PYTHON_MEMORY_KAFKA_"
 TOPICS = ("otlp_metrics", "otlp_logs")
 OUTAGE_SECONDS = 12.0
+MOST_ON_THEIR_WAY = 600
+"""Items; less than what an outage drops."""
 
 # Emits numbered log records and events until the file `stop` is there; the last line says how many.
 EMITTER = """
@@ -175,7 +177,8 @@ def test_an_outage_loses_nothing_that_was_kept_and_counts_what_was_not(tmp_path:
         missing = emitted["too-small"] - len(bodies(logs, "too-small"))
         counted = dropped(metrics, "too-small")
         assert missing > 0
-        assert counted.get("logs", 0) == missing
+        # What was on its way when the broker died may have arrived unheard, and then been pushed out: both.
+        assert missing <= counted["logs"] <= missing + MOST_ON_THEIR_WAY
         assert counted["metrics"] > 0
         lost_events = set(range(0, emitted["too-small"], 100)) - ticks(logs, "too-small")
-        assert counted.get("events", 0) == len(lost_events)
+        assert len(lost_events) <= counted.get("events", 0) <= len(lost_events) + MOST_ON_THEIR_WAY
