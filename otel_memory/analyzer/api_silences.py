@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from otel_memory.analyzer.api_schemas import Model, Problem, Time, moment
 from otel_memory.analyzer.matching import BadSilence, Matcher, Silence
-from otel_memory.analyzer.silences import Silences
+from otel_memory.analyzer.silences import NotShared, Silences
 
 LONGEST_SECONDS: Final = 366 * 86400.0
 
@@ -145,6 +145,8 @@ def silence_routes(silences: Silences) -> APIRouter:
             )
         except BadSilence as error:
             raise HTTPException(422, str(error)) from error
+        except NotShared as error:
+            raise HTTPException(503, str(error), headers={"Retry-After": "5"}) from error
         return SilenceModel.of(made, time.time())
 
     @router.delete(
@@ -153,7 +155,10 @@ def silence_routes(silences: Silences) -> APIRouter:
         responses={404: {"model": Problem, "description": "There is no such silence."}},
     )
     def end(silence_id: str) -> SilenceModel:
-        ended = silences.end(silence_id)
+        try:
+            ended = silences.end(silence_id)
+        except NotShared as error:
+            raise HTTPException(503, str(error), headers={"Retry-After": "5"}) from error
         if ended is None:
             raise HTTPException(404, f"no silence {silence_id!r}")
         return SilenceModel.of(ended, time.time())

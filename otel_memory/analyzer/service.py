@@ -189,7 +189,7 @@ class Service:
             raise ReceiverError(
                 f"--kafka-bootstrap needs the package {error.name!r}: pip install 'otel-memory[kafka]'"
             ) from error
-        kafka = KafkaMode(settings, view, stats)
+        kafka = KafkaMode(settings, view, stats, silences)
         self._elsewhere = kafka.elsewhere
         await asyncio.to_thread(kafka.check)
         self._send_scores(kafka.own, stats)

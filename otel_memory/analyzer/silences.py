@@ -17,6 +17,7 @@ from typing import Final
 
 from otel_memory.analyzer.matching import BadSilence, Matcher, Silence, check, labels_of
 from otel_memory.analyzer.model import Alert
+from otel_memory.analyzer.store.errors import StoreError
 from otel_memory.analyzer.store.silence_table import SilenceTable
 
 _logger = logging.getLogger(__name__)
@@ -26,6 +27,10 @@ MAX_SILENCES: Final = 1000
 KEPT_SECONDS: Final = 5 * 86400.0
 """How long one that is over is still listed."""
 LONGEST_SLEEP: Final = 30.0
+
+
+class NotShared(Exception):
+    """Others that should heed a silence can't be told of it."""
 
 
 class Silences:
@@ -45,6 +50,7 @@ class Silences:
             self._table.prune(clock() - KEPT_SECONDS)
             self._silences = {silence.id: silence for silence in self._table.load()}
         self._listeners: tuple[Callable[[], object], ...] = ()
+        self._share: Callable[[Silence], None] = lambda _silence: None
         self._version = 0
         self._changed = threading.Event()
         self._stopping = False
@@ -58,6 +64,23 @@ class Silences:
     def listen(self, listener: Callable[[], object]) -> None:
         """Calls ``listener`` after each growth of ``version``, on any thread; it must not block."""
         self._listeners = (*self._listeners, listener)
+
+    def share_by(self, share: Callable[[Silence], None]) -> None:
+        """Calls ``share`` with each silence that is made or ended here, before it is kept. It may raise NotShared."""
+        self._share = share
+
+    def take(self, silence: Silence) -> None:
+        """Keeps a silence that was made or ended elsewhere; of the same one the last that was told counts."""
+        with self._lock:
+            now = self._clock()
+            if self._silences.get(silence.id) == silence or silence.ends_at < now - KEPT_SECONDS:
+                return
+            try:
+                self._keep(silence, now)
+            except StoreError as error:
+                _logger.warning("a silence that another analyzer told is not kept over a restart: %s", error)
+                self._silences = {**self._silences, silence.id: silence}
+        self._tell()
 
     def start(self) -> None:
         """Watches the time: silences begin and end by themselves."""
@@ -100,6 +123,7 @@ class Silences:
 
         Raises:
             BadSilence: it makes no sense, or there are too many.
+            NotShared: the other analyzers can't be told.
             StoreError: it can't be kept.
         """
         now = self._clock()
@@ -120,6 +144,7 @@ class Silences:
                 raise BadSilence(f"there are {MAX_SILENCES} silences already; end some, or make them wider")
             if self._table is not None:
                 self._table.prune(now - KEPT_SECONDS)
+            self._share(silence)
             self._keep(silence, now)
         self._tell()
         return silence
@@ -128,6 +153,7 @@ class Silences:
         """Ends a silence now; None where there is no such silence. One that is over stays as it is.
 
         Raises:
+            NotShared: the other analyzers can't be told.
             StoreError: that can't be kept.
         """
         with self._lock:
@@ -136,6 +162,7 @@ class Silences:
             if silence is None or silence.ends_at <= now:
                 return silence
             silence = replace(silence, starts_at=min(silence.starts_at, now), ends_at=now)
+            self._share(silence)
             self._keep(silence, now)
         self._tell()
         return silence

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message
 from otel_memory.analyzer.api import ApiSettings, build_api
 from otel_memory.analyzer.api_body import MAX_BYTES, BodyLimit
 from otel_memory.analyzer.matching import BadSilence, Matcher, Silence, check, labels_of
-from otel_memory.analyzer.silences import KEPT_SECONDS, MAX_SILENCES, Silences
+from otel_memory.analyzer.silences import KEPT_SECONDS, MAX_SILENCES, NotShared, Silences
 from otel_memory.analyzer.stats import Stats
 from otel_memory.analyzer.store import FILE_NAME, Reader, Store
 from otel_memory.analyzer.view import View
@@ -180,6 +180,30 @@ def test_one_that_is_over_already_is_refused() -> None:
 # --- in REST -----------------------------------------------------------------------------------------------
 
 
+def test_what_others_are_told_and_tell(path: Path) -> None:
+    clock = Clock()
+    silences = Silences(path, clock=clock)
+    told: list[Silence] = []
+    silences.share_by(told.append)
+    own = silences.add([SHOP], ends_at=T0 + 60)
+    assert told == [own]
+    other = replace(own, id="f" * 16)
+    version = silences.version
+    silences.take(other)
+    silences.take(other)
+    assert silences.version == version + 1
+    assert {one.id for one in silences.all()} == {own.id, other.id}
+    silences.take(replace(other, id="e" * 16, ends_at=T0 - KEPT_SECONDS - 1))
+    assert len(silences.all()) == 2
+    ended = silences.end(other.id)
+    assert told[-1] == ended
+    assert len(told) == 2
+    silences.stop()
+    again = Silences(path, clock=clock)
+    assert {one.id for one in again.all()} == {own.id, other.id}
+    again.stop()
+
+
 class Rest:
     def __init__(self, path: Path, **settings: Any) -> None:
         self.silences = Silences(path)
@@ -317,3 +341,15 @@ def test_a_body_that_does_not_come_is_not_waited_for_for_ever() -> None:
 
     asyncio.run(run())
     assert sent[0]["status"] == 408
+
+
+def test_where_the_others_can_not_be_told_nothing_is_silenced(rest: Rest) -> None:
+    def fails(_silence: Silence) -> None:
+        raise NotShared("the other analyzers can't be told through Kafka now: gone")
+
+    made = rest("POST", URL, json=FORM).json()["id"]
+    rest.silences.share_by(fails)
+    for answer in (rest("POST", URL, json=FORM), rest("DELETE", f"{URL}/{made}")):
+        assert answer.status_code == 503
+        assert "Kafka" in answer.json()["detail"]
+    assert [(one.id, one.active(time.time())) for one in rest.silences.all()] == [(made, True)]

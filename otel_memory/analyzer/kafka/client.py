@@ -112,6 +112,17 @@ class Connection:
             metrics_enabled=False,
         )
 
+    def plain_writer(self) -> Any:
+        """A producer without transactions, for what somebody asks for."""
+        return KafkaProducer(
+            **{**self._common(), "request_timeout_ms": BOOTSTRAP_MS // 2},
+            acks="all",
+            max_block_ms=BOOTSTRAP_MS,
+            delivery_timeout_ms=BOOTSTRAP_MS,
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
+        )
+
     def admin(self) -> Any:
         """For topics."""
         return KafkaAdminClient(**self._common())

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from otel_memory.analyzer.kafka.client import Connection, KafkaError, TopicPartition
 from otel_memory.analyzer.kafka.records import FORM, Owner
+from otel_memory.analyzer.kafka.shared_silences import PREFIX, SharedSilences
 from otel_memory.analyzer.model import Alert, Assessment
 from otel_memory.analyzer.stats import KAFKA_FAILURES, WORKER_ERRORS, Stats
 from otel_memory.analyzer.view import View
@@ -52,8 +53,9 @@ class _Entry:
 class Fleet:
     """Reads on a thread of its own and publishes to ``view``."""
 
-    def __init__(self, connection: Connection, topic: str, view: View, stats: Stats) -> None:
+    def __init__(self, connection: Connection, topic: str, view: View, stats: Stats, silences: SharedSilences) -> None:
         self._connection = connection
+        self._silences = silences
         self._topic = topic
         self._view = view
         self._stats = stats
@@ -126,6 +128,9 @@ class Fleet:
         for place, records in fetched.items():
             # Of one process the last is all that counts.
             for record in {record.key: record for record in records}.values():
+                if (record.key or b"").startswith(PREFIX):
+                    self._silences.take(record.key, record.value)
+                    continue
                 process_id = (record.key or b"").decode("utf-8", "replace")
                 known = self._entries.get(process_id)
                 if record.value is None:

@@ -15,11 +15,13 @@ from otel_memory.analyzer.kafka.client import Connection, KafkaError, Topics
 from otel_memory.analyzer.kafka.fleet import Fleet
 from otel_memory.analyzer.kafka.group import GroupSettings, GroupWorker
 from otel_memory.analyzer.kafka.records import Owner
+from otel_memory.analyzer.kafka.shared_silences import SharedSilences
 from otel_memory.analyzer.kafka.topics import DEFAULT_PARTITIONS, create, problems
 from otel_memory.analyzer.keeper import Keeper
 from otel_memory.analyzer.model import Assessment
 from otel_memory.analyzer.outputs.base import AlertChange
 from otel_memory.analyzer.receivers.base import ReceiverError
+from otel_memory.analyzer.silences import Silences
 from otel_memory.analyzer.stats import Stats
 from otel_memory.analyzer.store import Store
 from otel_memory.analyzer.view import View
@@ -60,13 +62,14 @@ def topics_of(settings: Settings) -> Topics:
 class KafkaMode:
     """``check`` the topics, build what asks for ``checks``, ``gauges`` and ``owner``, ``start``, ``stop``."""
 
-    def __init__(self, settings: Settings, view: View, stats: Stats) -> None:
+    def __init__(self, settings: Settings, view: View, stats: Stats, silences: Silences) -> None:
         self._settings = settings
         self._view = view
         self._stats = stats
         self._connection = connection_of(settings)
         self._topics = topics_of(settings)
-        self._fleet = Fleet(self._connection, self._topics.assessments, view, stats)
+        self._silences = SharedSilences(self._connection, self._topics.assessments, silences)
+        self._fleet = Fleet(self._connection, self._topics.assessments, view, stats, self._silences)
         self._worker: GroupWorker | None = None
         self.instance = ""
 
@@ -133,6 +136,7 @@ class KafkaMode:
         if self._worker is not None:
             self._worker.stop(STOP_SECONDS)
         self._fleet.stop(1.0)
+        self._silences.close()
 
     @property
     def checks(self) -> Mapping[str, Callable[[], str | None]]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from otel_memory.analyzer.kafka.client import Connection, KafkaError, TopicPartition
 from otel_memory.analyzer.kafka.records import AssessmentRecord
+from otel_memory.analyzer.kafka.shared_silences import PREFIX
 
 _logger = logging.getLogger(__name__)
 
@@ -105,6 +106,8 @@ class Overlay:
                 break
             for place, records in reader.poll(timeout_ms=POLL_MS, max_records=5000).items():
                 for record in records:
+                    if (record.key or b"").startswith(PREFIX):
+                        continue
                     if record.value is None:
                         latest.pop((place.partition, record.key), None)
                     else:
