@@ -22,6 +22,9 @@ PIPE_CLOSED = 141
 """What shells say of a command whose reader (`| head`) went away before it was through."""
 
 
+_JUDGING = frozenset({"serve", "score"})
+
+
 class Verb(NamedTuple):
     """Where a verb lives, what it needs and what it does."""
 
@@ -110,6 +113,9 @@ def _run(arguments: list[str]) -> int:
 
 def _load(name: str, verb: Verb) -> Callable[[Sequence[str]], int]:
     module, _, attribute = verb.target.partition(":")
+    if name in _JUDGING:
+        # Read when numpy is loaded. Products of small matrices gain nothing by threads; on a busy machine these spin.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         main: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), attribute)
     except ImportError as error:

@@ -20,6 +20,8 @@ _LEAST_CYCLES: Final = 2.5
 _STEP: Final = 0.25
 _OVERTONES: Final = (2, 3)
 _SURE: Final = 0.5
+_IN_A_THIRD: Final = 0.1
+"""Share of a cycle's power that must lie in each third of the grid; a third of it would be all that can."""
 _DELAYS: Final = (0.0, 1.0, 3.0)
 """Delays between load and memory that are tried, in buckets."""
 _WIDTHS: Final = (3, 7)
@@ -85,19 +87,33 @@ def without_cycles(floor: Floats) -> tuple[Floats, Ints]:
         best = np.argmax(power, axis=1)
         share = power[rows, best] / np.maximum(np.einsum("rk,rk->r", rest, rest), 1e-12)
         trust = trust * np.clip((share - needed[best]) / 0.1, 0.0, 1.0)
-        if not trust.any():
+        found = np.flatnonzero(trust)
+        if not len(found):
             break
+        which = best[found]
+        trust[found] *= _repeats(rest[found], beside.reshape(count, -1, 2), which)
         if turn == 0:
-            takes = np.ceil(count / (_LEAST_CYCLES + _STEP * best)).astype(np.int64)
-            period = np.where(trust > _SURE, takes, 0)
-        out -= trust[:, None] * np.einsum("rkc,rc->rk", plain[best], scores[rows, best])
+            takes = np.ceil(count / (_LEAST_CYCLES + _STEP * which)).astype(np.int64)
+            period[found] = np.where(trust[found] > _SURE, takes, 0)
+        out[found] -= trust[found, None] * np.einsum("rkc,rc->rk", plain[which], scores[found, which])
         # What is no sine: its overtones, as far as the grid holds them.
         for times in _OVERTONES:
-            overtone = best * times + _overtone_offset(times)
-            held = trust * (overtone < len(plain))
+            overtone = which * times + _overtone_offset(times)
+            held = trust[found] * (overtone < len(plain))
             overtone = np.minimum(overtone, len(plain) - 1)
-            out -= held[:, None] * np.einsum("rkc,rc->rk", plain[overtone], scores[rows, overtone])
+            out[found] -= held[:, None] * np.einsum("rkc,rc->rk", plain[overtone], scores[found, overtone])
     return out, period
+
+
+def _repeats(rest: Floats, waves: Floats, which: Ints) -> Floats:
+    """1 for rows whose wave is in every third of the grid, 0 for others: one bump or step is no cycle, however well a
+    wave and its overtones fit it."""
+    own = waves[:, which]
+    product = rest.T[:, :, None] * own
+    thirds = np.stack([part.sum(axis=0) for part in np.array_split(product, 3)])
+    whole = thirds.sum(axis=0)
+    along = np.einsum("prc,rc->pr", thirds, whole)
+    return np.asarray((along > _IN_A_THIRD * np.einsum("rc,rc->r", whole, whole)).all(axis=0).astype(np.float64))
 
 
 def lowest_of_cycle(floor: Floats, period: Ints) -> Floats:

@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _RESTART_SECONDS: Final = 1.0
+_NO_TIME: Final = 2.0**60
 _RESTART_DROP: Final = 0.35
 _LEVEL_DROP: Final = 0.05
 """A fall by so much ends a life that had been level; by more than ``_RESTART_DROP`` any life."""
@@ -31,6 +32,7 @@ _LEAST_TOOTH: Final = 4
 _UP: Final = 0.2
 _TOOTH: Final = 0.35
 """A fall of so much of the range is one of a saw."""
+_AT_ONCE: Final = 0.6
 _GAP: Final = 3.0
 _SAW: Final = 0.5
 """Collections lay the floor bare if what they free makes up at least this share of what comes and goes."""
@@ -65,7 +67,7 @@ def _life(times: Floats, values: Floats, columns: Mapping[str, Floats], a: int, 
 
 def _breaks(values: Floats, columns: Mapping[str, Floats]) -> list[int]:
     start = columns.get("start_time")
-    if start is not None and np.isfinite(start).all():
+    if start is not None and (np.abs(start) < _NO_TIME).all():
         jumps: Ints = np.flatnonzero(np.abs(np.diff(start)) > _RESTART_SECONDS) + 1
         return [int(at) for at in jumps]
     fell = values[1:] < (1 - _LEVEL_DROP) * values[:-1]
@@ -95,7 +97,7 @@ def _falls(values: Floats, candidates: Ints) -> Iterator[int]:
 
 def _work(requests: Floats) -> Floats | None:
     """Requests since the beginning, with resets of the counter taken out; None where it tells nothing."""
-    known = np.isfinite(requests)
+    known = np.abs(requests) < _NO_TIME
     if known.sum() < MIN_SAMPLES:
         return None
     if not known.all():
@@ -112,7 +114,7 @@ def _teeth(times: Floats, values: Floats, collections: Floats | None) -> Ints:
     right after falls out of a slow rise. None where memory does not come and go so."""
     none: Ints = np.empty(0, dtype=np.int64)
     count = len(values)
-    if collections is not None and np.isfinite(collections).all():
+    if collections is not None and (np.abs(collections) < _NO_TIME).all():
         edges = np.flatnonzero(collections[1:] > collections[:-1]) + 1
         # After a gap it isn't known how long ago the collection was.
         gaps = np.diff(times)
@@ -145,4 +147,11 @@ def _floor_after(values: Floats, edges: Ints) -> tuple[Floats, int]:
     positions = edges.astype(np.float64)
     if values[0] < lowest[0]:
         positions, lowest = np.append(0.0, positions), np.append(values[0], lowest)
-    return np.interp(np.arange(len(values)), positions, lowest), len(edges)
+    floor = np.interp(np.arange(len(values)), positions, lowest)
+    # What rose at once did so when it did, and not slowly since the collection before.
+    steps = np.diff(values)
+    for a, b, low, high in zip(positions[:-1].astype(int), positions[1:].astype(int), lowest, lowest[1:], strict=False):
+        at = a + int(np.argmax(steps[a:b]))
+        if high > low and steps[at] > _AT_ONCE * (high - low):
+            floor[a : at + 1], floor[at + 1 : b] = low, high
+    return np.minimum(floor, values), len(edges)

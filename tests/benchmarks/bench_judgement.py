@@ -35,7 +35,7 @@ were seen; kinds that were not are what the held-out column is about."""
 ALARM, LEAKING = 0.5, 0.8
 _REPLAYS = 48
 """Evaluations of a replayed trace, from a tenth of it to its end."""
-RULES = ((ALARM, 2), (LEAKING, 2), (ALARM, 8))
+RULES = ((ALARM, 2), (LEAKING, 2), (ALARM, 8), (LEAKING, 8))
 """Scores, and for how many evaluations in a row they must hold for an alarm. Eight are about a sixth of the trace."""
 _BATCH = 2000
 DAYS = 6

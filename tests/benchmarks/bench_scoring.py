@@ -5,14 +5,27 @@
 
 from __future__ import annotations
 
+import time
+from statistics import median
+
 import numpy as np
 
+from otel_memory.analyzer.decode import decode
+from otel_memory.analyzer.identity import identify
+from otel_memory.analyzer.judgement import Judge, score_all
+from otel_memory.analyzer.model import ProcessInfo
 from otel_memory.analyzer.scoring import SeriesInput, score_batch
+from otel_memory.analyzer.series import ProcessSeries
+from otel_memory.analyzer.windows import LEVELS
+from tests.analyzer.made_up import MadeUp
 from tests.benchmarks.rows import Row, machine_line, median_seconds, print_rows
 
 TITLE = "scoring"
 SERIES, POINTS = 1000, 128
 RUNS = 5
+PROCESSES, SLIDES, SCORED = 200, 300, 5
+"""Processes, samples until their windows are full (and as many again), and how many of these are scored and timed."""
+NOBODY = ProcessInfo("0" * 16, "nobody")
 UNIT = "µs a series"
 
 
@@ -30,6 +43,36 @@ def batch(series: int, points: int, covariates: bool, seed: int = 1) -> list[Ser
     return made
 
 
+def _from_the_wire() -> list[Row]:
+    """A sample of each of many processes as it comes in: decoded, kept, scored. First with windows that have just
+    filled, then after they have slid on by as much again; and what the windows take."""
+    makers = [MadeUp(instance=f"i{number}") for number in range(PROCESSES)]
+    known = [(Judge(), ProcessSeries(identify(maker.payload(0).resource) or NOBODY)) for maker in makers]
+    bodies: list[bytes] = []
+    seconds: dict[int, list[float]] = {}
+    for sample in range(2 * SLIDES):
+        # Made before the clock runs; all processes in one request, as a Collector sends them.
+        request = makers[0].request(sample)
+        for maker in makers[1:]:
+            maker.add_to(request, sample)
+        bodies[:] = [request.SerializeToString()]
+        begun = time.process_time()
+        payloads = [payload for body in bodies for payload in decode(body, "metrics", "protobuf").payloads]
+        for (_, series), payload in zip(known, payloads, strict=True):
+            series.add(payload)
+        if sample % SLIDES >= SLIDES - SCORED:
+            score_all(known)
+            seconds.setdefault(sample // SLIDES, []).append(time.process_time() - begun)
+    filled, slid = (median(seconds[part]) / PROCESSES for part in (0, 1))
+    memory = [series.memory for _, series in known if series.memory is not None]
+    return [
+        Row("decoded, kept and scored, windows full", filled * 1e6, "µs a process"),
+        Row("the same, windows slid on", slid * 1e6, "µs a process"),
+        Row("processes a minute on a core", 60 / slid, "1"),
+        Row("window of one series at one resolution", memory[0].nbytes / len(LEVELS), "B"),
+    ]
+
+
 def main() -> None:
     """Measure and print."""
     plain, with_requests = batch(SERIES, POINTS, False), batch(SERIES, POINTS, True)
@@ -42,6 +85,7 @@ def main() -> None:
     for name, series in (("memory alone", plain), ("with requests", with_requests)):
         seconds = median_seconds(lambda: score_batch(series), runs=RUNS)  # noqa: B023 - called before the next turn
         rows.append(Row(f"score_batch, {name}", seconds * scale, UNIT).over(sort))
+    rows.extend(_from_the_wire())
     one = plain[:1]
     alone = median_seconds(lambda: score_batch(one), runs=RUNS)
     rows.append(Row("score, one series at a time", alone * 1e6, UNIT).over(sort))
