@@ -25,7 +25,7 @@ from kafka.errors import FencedInstanceIdError, KafkaTimeoutError  # type: ignor
 
 from otel_memory.analyzer.alerting import AlertingSettings
 from otel_memory.analyzer.decode import MalformedPayload, decode
-from otel_memory.analyzer.kafka.client import Connection, KafkaError, TopicPartition, Topics
+from otel_memory.analyzer.kafka.client import Connection, KafkaError, OffsetAndMetadata, TopicPartition, Topics
 from otel_memory.analyzer.kafka.overlay import Overlay
 from otel_memory.analyzer.kafka.owned import Owned, Phase, Poison
 from otel_memory.analyzer.kafka.partition import STEP_SECONDS, Partition
@@ -194,11 +194,13 @@ class GroupWorker:
                     self._turn()
                 self._commit()
             except FencedInstanceIdError:
-                self.problem = f"another one is in the group as {self._settings.owner.instance}: see --kafka-instance"
-                _logger.error("Kafka: %s; this one judges no more", self.problem)
-                self._stopping.set()
+                self._give_way()
             except Exception as error:
                 known = isinstance(error, KafkaError)
+                if known and self._is_replaced():
+                    # To begin anew would fence that one in turn, and so on.
+                    self._give_way()
+                    continue
                 self._stats.add(KAFKA_FAILURES)
                 if not known:
                     self._stats.add(WORKER_ERRORS)
@@ -207,6 +209,27 @@ class GroupWorker:
             finally:
                 self._close()
             self._stopping.wait(AGAIN_SECONDS)
+
+    def _give_way(self) -> None:
+        self.problem = f"another one is in the group as {self._settings.owner.instance}: see --kafka-instance"
+        _logger.error("Kafka: %s; this one judges no more", self.problem)
+        self._stopping.set()
+
+    def _is_replaced(self) -> bool:
+        """Whether another one is in the group in this one's name: then it may not commit what is committed already."""
+        offsets = {
+            TopicPartition(self._topics.logs, number): OffsetAndMetadata(one.committed)
+            for number, one in self._logs.items()
+        }
+        if self._consumer is None or not offsets:
+            return False
+        try:
+            self._consumer.commit(offsets, timeout_ms=COMMITTED_MS)
+        except FencedInstanceIdError:
+            return True
+        except Exception as error:
+            _logger.debug("asking the group: %s", error)
+        return False
 
     def _open(self) -> None:
         settings, topics = self._settings, self._topics

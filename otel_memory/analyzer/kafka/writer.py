@@ -7,6 +7,7 @@ fenced, and what it left open is undone, as soon as it is there again; before th
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ _logger = logging.getLogger(__name__)
 MOST_BYTES: Final = 900_000
 """Of a value: what a broker refuses by its size would end the producer."""
 TRANSACTION_SECONDS: Final = 10.0
+COMMIT_SECONDS: Final = 15.0
+"""Less than what a consumer may take between two polls."""
 CLOSE_SECONDS: Final = 2.0
 _ALERT_HEADERS: Final = [("content-type", CONTENT_TYPE.encode())]
 
@@ -60,6 +63,30 @@ class Writer:
             FencedInstanceIdError: another one is in the group in this one's name.
             KafkaError: it is not known: begin anew from what is committed.
         """
+        failed: list[BaseException] = []
+        # The client may wait for ever where a coordinator has gone away in the middle.
+        thread = threading.Thread(
+            target=self._commit,
+            args=(batches, logs, group_metadata, failed),
+            name="otel-memory-kafka-commit",
+            daemon=True,
+        )
+        thread.start()
+        thread.join(COMMIT_SECONDS)
+        if thread.is_alive():
+            raise KafkaError(f"a transaction did not end within {COMMIT_SECONDS:g} s")
+        if failed:
+            raise failed[0]
+
+    def _commit(
+        self, batches: Sequence[Batch], logs: Mapping[int, int], group_metadata: Any, failed: list[BaseException]
+    ) -> None:
+        try:
+            self._transact(batches, logs, group_metadata)
+        except BaseException as error:
+            failed.append(error)
+
+    def _transact(self, batches: Sequence[Batch], logs: Mapping[int, int], group_metadata: Any) -> None:
         producer = self._producer
         producer.begin_transaction()
         try:
