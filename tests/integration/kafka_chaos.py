@@ -21,7 +21,7 @@ SAMPLE_SECONDS = 0.25
 """Between two rounds of samples, by the clock; a second of event time."""
 PAUSE_SECONDS = (1.0, 6.0)
 """Between two of what happens to the group."""
-CATCH_UP_SECONDS = 180.0
+CATCH_UP_SECONDS = 300.0
 
 
 @dataclass

@@ -16,6 +16,8 @@ SEED = int(os.environ.get("OTEL_MEMORY_KAFKA_SEED", "11"))
 
 
 @pytest.mark.needs("kafka")
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_kills_at_random_moments_lose_nothing_and_tell_nothing_twice() -> None:
     report = kafka_chaos.run(KILLS, SEED)
     assert report.kills >= KILLS

@@ -13,7 +13,7 @@ from otel_memory.analyzer.model import AlertState
 from tests.harness import Kafka, Program, fetch_json, wait_until
 from tests.integration import kafka_world as world
 
-pytestmark = pytest.mark.needs("kafka")
+pytestmark = [pytest.mark.needs("kafka"), pytest.mark.slow, pytest.mark.timeout(400)]
 
 APPLICATION = """\
 import time

@@ -16,7 +16,7 @@ from tests.harness.process import clean_environment
 from tests.harness.topics import TopicReader, create_topics
 from tests.integration import kafka_world as world
 
-pytestmark = pytest.mark.needs("kafka")
+pytestmark = [pytest.mark.needs("kafka"), pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
