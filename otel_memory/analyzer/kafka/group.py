@@ -25,6 +25,7 @@ from kafka.errors import FencedInstanceIdError, KafkaTimeoutError  # type: ignor
 
 from otel_memory.analyzer.alerting import AlertingSettings
 from otel_memory.analyzer.decode import MalformedPayload, decode
+from otel_memory.analyzer.kafka.arrival import Committed, arrivals
 from otel_memory.analyzer.kafka.client import Connection, KafkaError, OffsetAndMetadata, TopicPartition, Topics
 from otel_memory.analyzer.kafka.overlay import Overlay
 from otel_memory.analyzer.kafka.owned import Owned, Phase, Poison
@@ -312,7 +313,7 @@ class GroupWorker:
 
     def _assign(self, metrics: Mapping[int, TopicPartition]) -> None:
         consumer = self._consumer
-        arriving: dict[TopicPartition, tuple[int | None, Mark | None]] = {}
+        arriving: dict[TopicPartition, Committed] = {}
         for number, place in sorted(metrics.items()):
             found = consumer.committed(place, metadata=True, timeout_ms=COMMITTED_MS)
             offset = None if found is None or found.offset is None or found.offset < 0 else found.offset
@@ -327,48 +328,28 @@ class GroupWorker:
         if arriving:
             self._arrive(arriving)
 
-    def _arrive(self, arriving: Mapping[TopicPartition, tuple[int | None, Mark | None]]) -> None:
-        consumer, settings = self._consumer, self._settings
-        places = list(arriving)
-        begins = consumer.beginning_offsets(places, timeout_ms=COMMITTED_MS)
-        ends = consumer.end_offsets(places, timeout_ms=COMMITTED_MS)
+    def _arrive(self, arriving: Mapping[TopicPartition, Committed]) -> None:
+        settings = self._settings
         # What is heard of last long ago, but not given up, is judged by a window that began so much earlier.
         reach = settings.window_seconds + settings.idle_seconds + STEP_SECONDS + SLACK_SECONDS
-        since = {
-            place: max(0, int((mark.at - reach) * 1000))
-            for place, (_, mark) in arriving.items()
-            if mark is not None and mark.at is not None
-        }
-        found = consumer.offsets_for_times(since, timeout_ms=COMMITTED_MS) if since else {}
-        marked = [place.partition for place, (_, mark) in arriving.items() if mark is not None]
+        planned = arrivals(self._consumer, arriving, reach, self._stats)
+        marked = [one.place.partition for one in planned if one.mark is not None]
         overlay = Overlay(self._connection, self._topics.assessments, marked).start() if marked else None
-        for place, (offset, mark) in arriving.items():
-            begin = begins[place]
-            if offset is not None and not begin <= offset <= ends[place]:
-                lost = max(0, begin - offset)
-                self._stats.add(KAFKA_RECORDS, lost, topic=place.topic, outcome="lost")
-                _logger.error(
-                    "Kafka: %s/%d was read up to %d, and now holds %d to %d: it is read on from there",
-                    place.topic,
-                    place.partition,
-                    offset,
-                    begin,
-                    ends[place],
-                )
-                offset, mark = (begin, mark) if offset < begin else (begin, None)
-            target = begin if offset is None else offset
-            origin = target if mark is None else mark.origin
-            start = target
-            if mark is not None:
-                first = found.get(place)
-                start = min(target, max(begin, origin, target if first is None else first.offset))
-            self._owned[place.partition] = Owned(
-                self._partition(place.partition), origin, start, target, mark, None if mark is None else overlay
+        for one in planned:
+            number = one.place.partition
+            self._owned[number] = Owned(
+                self._partition(number),
+                one.origin,
+                one.start,
+                one.target,
+                one.mark,
+                None if one.mark is None else overlay,
             )
-            if start < target:
+            if one.start < one.target:
                 self._stats.add(KAFKA_REPLAYS)
-            _logger.info("Kafka: %s/%d has arrived: %d records to replay", place.topic, place.partition, target - start)
-            consumer.seek(place, start)
+            records = one.target - one.start
+            _logger.info("Kafka: %s/%d has arrived: %d records to replay", one.place.topic, number, records)
+            self._consumer.seek(one.place, one.start)
 
     def _partition(self, number: int) -> Partition:
         settings = self._settings
