@@ -46,7 +46,7 @@ PURE = (
         "matching",
         "roles",
     ),
-    *("envelope", "cycles", "shapes", "evidence", "weights", "scoring_reasons", "material"),
+    *("envelope", "lives", "cycles", "shapes", "evidence", "weights", "scoring_reasons", "material"),
 )
 """Modules (or folders) that judge: numbers in, decisions out."""
 
