@@ -11,7 +11,8 @@ import ctypes
 import re
 import sys
 from dataclasses import dataclass
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 _ARENAS: Final = re.compile(rb"^(\d+) arenas \* \d+ bytes/arena += +([\d,]+)$", re.MULTILINE)
 _IN_USE: Final = re.compile(rb"^# bytes in allocated blocks += +([\d,]+)$", re.MULTILINE)
@@ -46,18 +47,25 @@ def _number(digits: bytes) -> int:
     return int(digits.replace(b",", b""))
 
 
+@cache
+def _memory_streams() -> tuple[Any, Any, Any]:
+    """``open_memstream``, ``fclose`` and ``free``; kept, because each ``CDLL`` leaves reference cycles behind."""
+    library = ctypes.CDLL(None)
+    open_stream, close, release = library.open_memstream, library.fclose, library.free
+    open_stream.argtypes, open_stream.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_void_p
+    close.argtypes, release.argtypes = [ctypes.c_void_p], [ctypes.c_void_p]
+    return open_stream, close, release
+
+
 def _report() -> bytes | None:
     if sys.implementation.name != "cpython" or not sys.platform.startswith("linux"):
         return None
     try:
         write = ctypes.pythonapi._PyObject_DebugMallocStats  # holds the interpreter's lock, as it has to
-        library = ctypes.CDLL(None)
-        open_stream, close, release = library.open_memstream, library.fclose, library.free
+        open_stream, close, release = _memory_streams()
     except (AttributeError, OSError):
         return None
     write.argtypes, write.restype = [ctypes.c_void_p], ctypes.c_int
-    open_stream.argtypes, open_stream.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_void_p
-    close.argtypes, release.argtypes = [ctypes.c_void_p], [ctypes.c_void_p]
     text, size = ctypes.c_void_p(), ctypes.c_size_t()
     stream = open_stream(ctypes.byref(text), ctypes.byref(size))
     if not stream:

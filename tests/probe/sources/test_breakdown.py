@@ -156,6 +156,15 @@ def test_the_interpreters_count_follows_what_is_allocated_and_prints_nothing() -
 
 
 @linux
+def test_asking_leaves_no_garbage_behind() -> None:
+    code = (
+        "import gc, json; from otel_memory.probe.sources import pymalloc; pymalloc.read(); gc.collect(); gc.disable();"
+        "found = [pymalloc.read() is None for _ in range(3)]; print(json.dumps([found, gc.collect()]))"
+    )
+    assert run(code) == [[False] * 3, 0]
+
+
+@linux
 def test_an_interpreter_without_its_own_allocator_tells_nothing() -> None:
     code = "import json; from otel_memory.probe.sources import pymalloc; print(json.dumps(pymalloc.read()))"
     assert run(code, PYTHONMALLOC="malloc") is None
