@@ -18,6 +18,7 @@ from opentelemetry._logs import SeverityNumber, get_logger
 from opentelemetry.context import Context
 
 from otel_memory import names
+from otel_memory.probe.plain import plain_text, plain_value
 from otel_memory.probe.units import human_bytes, human_seconds
 from otel_memory.version import __version__
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from otel_memory.probe.thresholds import Crossing
 
 PART: Final = "events"
-MAX_TEXT: Final = 512
-"""Characters of a body or of a string attribute at most."""
 
 _SEVERITY: Final = {
     "info": SeverityNumber.INFO,
@@ -212,12 +211,8 @@ def _record(
         "context": _NO_SPAN,
         "severity_number": severity,
         "severity_text": severity.name,
-        "body": _cut(body),
-        "attributes": {
-            key: _cut(value) if isinstance(value, str) else value
-            for key, value in attributes.items()
-            if value is not None
-        },
+        "body": plain_text(body),
+        "attributes": {plain_text(key): plain_value(value) for key, value in attributes.items() if value is not None},
         "event_name": event_name,
     }
 
@@ -252,7 +247,3 @@ def _quantity(crossing: Crossing, value: float) -> str:
         return f"{value:.1%}".replace("%", " %")
     number = f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
     return f"{number}{' s' if unit.startswith('s') else ''}{'/s' if unit.endswith('/s') else ''}"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"

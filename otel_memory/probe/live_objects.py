@@ -23,6 +23,7 @@ from opentelemetry.metrics import Observation
 from otel_memory import names
 from otel_memory.probe import import_hooks
 from otel_memory.probe.feature import Feature, Surroundings
+from otel_memory.probe.plain import MAX_INTEGER
 from otel_memory.probe.sources import live_objects as source
 from otel_memory.probe.sources import observe_metrics
 from otel_memory.probe.sources.cadence import Budget
@@ -62,7 +63,10 @@ class _CustomGauge:
     fn: Value
 
     def read(self) -> float | None:
-        """The value now; None is a gap. Raises what ``fn`` raises, and ``TypeError`` where it gives no number."""
+        """The value now; None is a gap. Raises what ``fn`` raises, and ``TypeError`` where it gives no number.
+
+        An integer of more than 64 bits becomes a float: exporters would drop all metrics of the process for it.
+        """
         began = time.perf_counter()
         value: object = self.fn()
         took = time.perf_counter() - began
@@ -73,11 +77,14 @@ class _CustomGauge:
             )
         if value is None:
             return None
-        if isinstance(value, int):
+        if isinstance(value, int) and abs(value) <= MAX_INTEGER:
             return int(value)
         if not isinstance(value, Real):
             raise TypeError(f"gauge {self.metric.name} returned {type(value).__name__}, expected a number or None")
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
         return number if math.isfinite(number) else None
 
     def observe(self) -> Iterable[Observation]:

@@ -13,6 +13,7 @@ from opentelemetry._logs import SeverityNumber
 
 from otel_memory import names
 from otel_memory.probe import events
+from otel_memory.probe.plain import plain_text
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
@@ -46,14 +47,14 @@ class StructuredLogger:
         Raises:
             ValueError: ``level`` is not debug, info, warning, error or critical.
         """
-        severity = LEVELS.get(level.lower())
+        severity = LEVELS.get(str(level).lower())
         if severity is None:
             raise ValueError(f"level={level!r}: expected one of {', '.join(LEVELS)}")
         kept = [(key, value) for key, value in fields.items() if value is not None][:MAX_FIELDS]
-        told = ", ".join(f"{key}={value}" for key, value in kept)
+        told = ", ".join(f"{key}={plain_text(value)}" for key, value in kept)
         attributes: dict[str, AttributeValue] = {key: _plain(value) for key, value in kept}
-        attributes[names.APPLICATION_COMPONENT] = self.component
-        attributes[names.APPLICATION_EVENT_TYPE] = event_type
+        attributes[names.APPLICATION_COMPONENT] = plain_text(self.component)
+        attributes[names.APPLICATION_EVENT_TYPE] = plain_text(event_type)
         body = f"{self.component}: {event_type}{f' ({told})' if told else ''}"
         return events.emit(names.EVENT_APPLICATION, body, attributes, severity=severity)
 
@@ -93,5 +94,5 @@ def _plain(value: Any) -> AttributeValue:
     if isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, list | tuple | set | frozenset):
-        return [str(element) for element in value]
-    return str(value)
+        return [plain_text(element) for element in value]
+    return plain_text(value)

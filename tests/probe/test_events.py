@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry._logs import SeverityNumber
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
 from otel_memory import names
-from otel_memory.probe.events import MAX_TEXT, Events, describe
+from otel_memory.probe.events import Events, attach, describe, detach
+from otel_memory.probe.plain import MAX_TEXT, plain_text
 from otel_memory.probe.rules import parse_rule
+from otel_memory.probe.structured_logger import StructuredLogger
 from otel_memory.probe.thresholds import Crossing, Rule
 from otel_memory.version import __version__
 from tests.event_schema import required
@@ -113,6 +116,39 @@ def test_long_text_is_cut(provider: LoggerProvider, exporter: InMemoryLogRecordE
     assert record.attributes is not None
     assert len(str(record.body)) == len(str(record.attributes["text"])) == MAX_TEXT
     assert record.attributes["number"] == 1
+
+
+class Speechless:
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_what_otlp_cannot_carry_does_not_cost_the_other_records(
+    provider: LoggerProvider, exporter: InMemoryLogRecordExporter
+) -> None:
+    """The name of a file that isn't UTF-8 comes as a text with lone surrogates, which no exporter can encode."""
+    path = os.fsdecode(b"caf\xe9.py")
+    events = Events(provider)
+    events.emit("e", f"in {path}", {"path": path, "paths": [path], "count": 2**70, "counts": [1, -(2**70)], path: 1})
+    attach(events)
+    try:
+        assert StructuredLogger(path).log_memory_event(path, path=path, what=Speechless(), whats=[Speechless()])
+    finally:
+        detach(events)
+    logs = exporter.get_finished_logs()
+    encoded = encode_logs(logs).resource_logs[0].scope_logs[0].log_records
+    first, second = ({pair.key: pair.value for pair in record.attributes} for record in encoded)
+    assert first["path"].string_value == first["paths"].array_value.values[0].string_value == "caf\\udce9.py"
+    assert first["count"].string_value == str(2**70)
+    assert first["caf\\udce9.py"].int_value == 1
+    assert second["what"].string_value == second["whats"].array_value.values[0].string_value == "<Speechless>"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("plain", "plain"), ("größer", "größer"), (None, "None"), (7, "7"), ("\ud800", "\\ud800")]
+)
+def test_a_text_is_one_that_every_exporter_can_send(value: object, text: str) -> None:
+    assert plain_text(value) == text
 
 
 def test_without_a_processor_nothing_is_handed_over() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
@@ -40,6 +41,13 @@ class Readings:
                     values = {next(iter((point.attributes or {}).values()), None): point.value for point in points}
                     found[metric.name] = values[None] if values.keys() == {None} else values
         return found
+
+    def encoded(self) -> set[str]:
+        """The names of the metrics that an OTLP exporter would send."""
+        data = self._reader.get_metrics_data()
+        assert data is not None
+        found = encode_metrics(data).resource_metrics
+        return {metric.name for resource in found for scope in resource.scope_metrics for metric in scope.metrics}
 
     def unit(self, name: str) -> tuple[str | None, str | None]:
         data = self._reader.get_metrics_data()
@@ -109,6 +117,17 @@ def test_what_is_not_known_is_a_gap(value: Any, readings: Readings, probe: Probe
     assert "unknown" not in readings()
     assert custom_values() == {}
     assert probe.ledger.failures == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(2**70, 2.0**70), (-(2**70), -(2.0**70)), (10**400, None), (2**63 - 1, 2**63 - 1)]
+)
+def test_an_integer_that_otlp_cannot_carry_does_not_cost_the_other_metrics(
+    value: int, told: float | None, readings: Readings, probe: Probe
+) -> None:
+    register_gauge("huge", lambda: value)
+    assert custom_values().get("huge") == told
+    assert readings.encoded() >= {names.PROCESS_MEMORY_USAGE, *(() if told is None else ("huge",))}
 
 
 @pytest.mark.parametrize("value", ["text", [1], Decimal("2.5"), 1j])
