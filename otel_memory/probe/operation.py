@@ -17,6 +17,7 @@ from opentelemetry import context, trace
 from otel_memory import names
 from otel_memory.probe.operation_table import OperationTable, current_task
 from otel_memory.probe.peak import PeakMark, PeakUse
+from otel_memory.probe.plain import MAX_TEXT, plain_text
 from otel_memory.probe.reader import read_rss
 from otel_memory.probe.resource_monitor import format_bytes
 from otel_memory.probe.traced import TRACING as _TRACING
@@ -77,7 +78,7 @@ class Options:
     __slots__ = ("extra", "level", "min_duration", "name", "peak", "trace_malloc")
 
     def __init__(self, name: str, min_duration: float, level: int | None, trace_malloc: bool, peak: bool) -> None:
-        self.name = name
+        self.name = name if type(name) is str and len(name) <= MAX_TEXT and name.isascii() else plain_text(name)
         self.min_duration = min_duration
         self.level = level
         self.trace_malloc = trace_malloc

@@ -139,8 +139,9 @@ class MemoryTracker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         operation = self._close(threading.get_ident())
-        operation.leave()
-        self._finish(operation, error)
+        if operation is not None:
+            operation.leave()
+            self._finish(operation, error)
 
     async def __aenter__(self) -> Self:
         operation = Operation(self._options)
@@ -152,16 +153,18 @@ class MemoryTracker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         operation = self._close(current_task())
-        operation.leave_block()
-        self._finish(operation, error)
+        if operation is not None:
+            operation.leave_block()
+            self._finish(operation, error)
 
-    def _close(self, owner: object) -> Operation:
-        """The last that ``owner`` opened; a generator may be ended by another thread than began it: then the last."""
+    def _close(self, owner: object) -> Operation | None:
+        """The last that ``owner`` opened; a generator may be ended by another thread than began it: then the last.
+        None if nothing is open."""
         for entry in reversed(self._open):
             if entry[0] == owner:
                 self._open.remove(entry)
                 return entry[1]
-        return self._open.pop()[1]
+        return self._open.pop()[1] if self._open else None
 
     def _finish(self, operation: Operation, error: BaseException | None) -> None:
         self.delta_bytes = operation.delta if operation.after is not None else None

@@ -11,7 +11,7 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -40,6 +40,21 @@ def tracer() -> Iterator[Tracer]:
 
 def calls(name: str) -> int:
     return TABLE.aggregate(name).calls
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("caf\udce9", "caf\\udce9"), (None, "None"), (7, "7"), ("n" * 600, "n" * 511 + "…")]
+)
+def test_a_name_is_a_text_that_every_exporter_can_send(name: Any, told: str, tracer: Tracer) -> None:
+    with tracer.start_as_current_span("request") as span, MemoryTracker(name):
+        pass
+    assert calls(told) == 1
+    assert cast("Any", span).attributes[names.OPERATION_NAME] == told
+
+
+def test_leaving_a_tracker_that_was_never_entered_does_nothing() -> None:
+    MemoryTracker("never").__exit__(None, None, None)
+    assert calls("never") == 0
 
 
 def test_a_finalizer_inside_the_spans_own_lock_does_not_wait_for_itself(
