@@ -15,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_memory.analyzer.attribution_fit import Explained, Fit, Signal, fit
+from otel_memory.analyzer.attribution_fit import Explained, Fit, Signal, Span, fit
 from otel_memory.analyzer.model import Suspect
 from otel_memory.analyzer.series import ProcessSeries, tolerance_of
 from otel_memory.analyzer.windows import LEVELS, Floats
@@ -35,6 +35,8 @@ _TOGETHER: Final = 0.97
 _BYTES_OF_A_BLOCK: Final = 512
 """The largest block that CPython's own allocator hands out (``SMALL_REQUEST_THRESHOLD``, Objects/obmalloc.c)."""
 _TRUSTED_SUM: Final = 1.3
+_MOST_REPEATED: Final = 0.05
+"""Share of the samples that repeat the one before exactly, from which on those are held for not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class AttributionInput:
     ``memory`` is in bytes, ``blocks`` counts blocks of the Python allocator, ``heap`` are the bytes in use in the C
     allocator, ``routes`` are cumulative calls; NaN where nothing is known, for a count: before its first call.
     ``growth_bytes_per_second`` is what the suspects share; without it the growth of ``memory`` over ``times`` is
-    taken.
+    taken. What changed within ``left_out`` (s, from and to) is not looked at: the process was looking at itself.
     """
 
     times: Floats
@@ -62,6 +64,7 @@ class AttributionInput:
     routes: Mapping[str, Floats] = field(default_factory=dict)
     operations: Mapping[str, OperationInput] = field(default_factory=dict)
     growth_bytes_per_second: float | None = None
+    left_out: Span | None = None
 
 
 def attribute(inputs: AttributionInput) -> tuple[Suspect, ...]:
@@ -77,12 +80,16 @@ def attribute(inputs: AttributionInput) -> tuple[Suspect, ...]:
         growth = _growth(times, memory)
     if growth <= 0 or not math.isfinite(growth):
         return ()
+    left_out = inputs.left_out
+    if left_out is not None and ((times < left_out[0]) | (times > left_out[1])).sum() < 2 * _LEAST_SAMPLES:
+        left_out = None  # hardly anything would remain
     # A block can stand for 512 bytes at most, a byte of the heap for one: a signal that can't account for the growth
     # bears witness with little weight. Both are far less noisy than resident memory.
     signals = [Signal(memory)]
     for values, size in ((inputs.blocks, _BYTES_OF_A_BLOCK), (inputs.heap, 1)):
         if values is not None and np.isfinite(values[keep]).all():
-            signals.append(Signal(values[keep], _covered(values[keep], size, memory)))
+            known = values[keep]
+            signals.append(Signal(known, _covered(known, size, memory), _measured_anew(known)))
     suspects: list[Suspect] = []
     for kind, named in (
         ("route", inputs.routes),
@@ -91,7 +98,7 @@ def attribute(inputs: AttributionInput) -> tuple[Suspect, ...]:
         calls = _calls(named, keep)
         if not calls.names:
             continue
-        found = fit(times, signals, calls.counts)
+        found = fit(times, signals, calls.counts, left_out)
         if kind == "route":
             suspects += _routes(found, calls, growth, float(times[-1] - times[0]))
         else:
@@ -103,15 +110,19 @@ def attribute(inputs: AttributionInput) -> tuple[Suspect, ...]:
 
 
 def attribute_series(
-    series: ProcessSeries, growth_bytes_per_second: float | None = None, since: float | None = None
+    series: ProcessSeries,
+    growth_bytes_per_second: float | None = None,
+    since: float | None = None,
+    left_out: Span | None = None,
 ) -> tuple[Suspect, ...]:
     """The suspects of a process from the finest level of its windows that names one, for slow leaks a coarser one.
 
-    ``since`` (s) is when it began to grow: what was before is left aside where enough remains.
+    ``since`` (s) is when it began to grow: what was before is left aside where enough remains. ``left_out`` (s, from
+    and to): not to be looked at.
     """
     best: tuple[Suspect, ...] = ()
     for level in range(len(LEVELS)):
-        inputs = input_of(series, growth_bytes_per_second, level=level, since=since)
+        inputs = input_of(series, growth_bytes_per_second, level=level, since=since, left_out=left_out)
         if inputs is None or len(inputs.times) < _LEAST_SAMPLES:
             break
         found = attribute(inputs)
@@ -123,7 +134,12 @@ def attribute_series(
 
 
 def input_of(
-    series: ProcessSeries, growth_bytes_per_second: float | None = None, *, level: int = 0, since: float | None = None
+    series: ProcessSeries,
+    growth_bytes_per_second: float | None = None,
+    *,
+    level: int = 0,
+    since: float | None = None,
+    left_out: Span | None = None,
 ) -> AttributionInput | None:
     """The input from one level of a process's windows: its present life only, aligned on the samples of memory."""
     window = series.memory
@@ -151,6 +167,7 @@ def input_of(
             for name, windows in series.operations.items()
         },
         growth_bytes_per_second=growth_bytes_per_second,
+        left_out=left_out,
     )
 
 
@@ -191,6 +208,18 @@ def _covered(values: Floats, bytes_each: int, memory: Floats) -> float:
     """How much of the growth of memory (0-1) the growth of a signal can account for."""
     possible = bytes_each * float(values[-1] - values[0])
     return float(np.clip(possible / max(float(memory[-1] - memory[0]), 1.0), 0.0, 1.0))
+
+
+def _measured_anew(values: Floats) -> Rows | None:
+    """The rows whose value was measured for them; None: all.
+
+    A process that finds its heaps dear to measure measures them every few samples and repeats the last figure between.
+    Taken for a standstill, that would speak against whoever was called then. Where it is one, nothing is lost but
+    resolution.
+    """
+    changed = values[1:] != values[:-1]
+    rows = np.concatenate([[0], np.flatnonzero(changed) + 1])
+    return rows if changed.mean() < 1 - _MOST_REPEATED and len(rows) >= _LEAST_SAMPLES else None
 
 
 def _growth(times: Floats, memory: Floats) -> float:

@@ -23,6 +23,7 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_memory.analyzer.windows import Floats
 
@@ -41,13 +42,17 @@ _TELLING: Final = 2.0
 _TINY: Final = 1e-300
 _OUTLIER_SCALES: Final = 8.0
 
+Span = tuple[float, float]
+
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One series that grows. ``covers`` (0-1) is how much of the growth in question its own can account for."""
+    """One series that grows. ``covers`` (0-1) is how much of the growth in question its own can account for.
+    ``rows`` are those at which it was measured; None: all."""
 
     values: Floats
     covers: float = 1.0
+    rows: NDArray[np.intp] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +107,14 @@ def nnls(gram: Floats, moments: Floats) -> Floats:
     return x
 
 
-def fit(times: Floats, signals: Sequence[Signal], counts: Floats) -> Fit:
+def fit(times: Floats, signals: Sequence[Signal], counts: Floats, left_out: Span | None = None) -> Fit:
     """Compare the columns of ``counts`` (cumulative calls, one row for each time) as causes of the signals' growth.
 
-    The first signal is the one whose growth is shared out (bytes); the others help to find the cause.
+    The first signal is the one whose growth is shared out (bytes); the others help to find the cause. What changed
+    within ``left_out`` (s, from and to) is not looked at.
     """
-    comparison = _Comparison([_Prepared(times, signal, counts) for signal in signals], counts.shape[1])
+    prepared = [_Prepared(times, signal, counts, left_out) for signal in signals]
+    comparison = _Comparison(prepared, counts.shape[1])
     causes = comparison.causes()
     if not causes:
         return Fit((), 1.0)
@@ -188,10 +195,13 @@ class _Comparison:
 class _Prepared:
     """One signal and all columns, whitened; every question is then about small matrices."""
 
-    def __init__(self, times: Floats, signal: Signal, counts: Floats) -> None:
-        steps = _without_outliers(np.diff(signal.values))
-        spacing = np.diff(times)
-        calls = np.diff(counts, axis=0)
+    def __init__(self, times: Floats, signal: Signal, counts: Floats, left_out: Span | None) -> None:
+        rows = slice(None) if signal.rows is None else signal.rows
+        begin, end = times[rows][:-1], times[rows][1:]
+        used = np.ones(len(end), dtype=bool) if left_out is None else (end <= left_out[0]) | (begin >= left_out[1])
+        steps = _without_outliers(np.diff(signal.values[rows])[used])
+        spacing = (end - begin)[used]
+        calls = np.diff(counts[rows], axis=0)[used]
         self._grown = float(steps.sum())
         self._called = calls.sum(axis=0)
         self.covers = signal.covers

@@ -5,6 +5,7 @@ Owns the reading: an event comes from outside, and what is missing or malformed 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ OF_FINDINGS: Final = frozenset({"site", "type"})
 """Kinds of suspects that come from findings."""
 MOST_SUSPECTS: Final = 5
 MOST_SITES: Final = 2
+REST_OF_A_BURST: Final = 5.0
+"""A burst is spread over this many times what it traces (docs/evidence.md), ..."""
+LOOK_MARGIN_SECONDS: Final = 3.0
+"""... and its traces take memory themselves, until a little later."""
+LONGEST_LOOK_SECONDS: Final = 60.0
 TYPE_WEIGHT: Final = 0.6
 """A type alone says less than a line: its share of the growth isn't measured."""
 _WORDS: Final = re.compile(r"^(?P<name>.*?)(?: \((?P<kind>[a-z ]+)\))?(?:, kept by (?P<through>.*))?$")
@@ -52,6 +58,12 @@ class Finding:
     threads: int
     descriptors: int
     confidence: float
+    looked_seconds: float = 0.0
+    """How long the process looked at itself, in which it took memory for that."""
+
+    def looked(self, at: float) -> tuple[float, float]:
+        """From when to when the look lasted that the process told of ``at`` a time (s)."""
+        return at - self.looked_seconds - LOOK_MARGIN_SECONDS, at + LOOK_MARGIN_SECONDS
 
     @property
     def site_share(self) -> float | None:
@@ -112,7 +124,13 @@ def read_finding(attributes: Mapping[str, AttributeValue]) -> Finding:
         threads=int(number(names.EVIDENCE_THREAD_GROWTH) or 0),
         descriptors=int(number(names.EVIDENCE_FD_GROWTH) or 0),
         confidence=number(names.EVIDENCE_CONFIDENCE) or 0.0,
+        looked_seconds=_look(number(names.EVIDENCE_BURST_DURATION), number(names.EVIDENCE_CENSUS_DURATION)),
     )
+
+
+def _look(burst: float | None, census: float | None) -> float:
+    took = REST_OF_A_BURST * (burst or 0.0) + (census or 0.0)
+    return min(max(took, 0.0), LONGEST_LOOK_SECONDS) if math.isfinite(took) else 0.0
 
 
 def suspects_of(finding: Finding) -> tuple[Suspect, ...]:

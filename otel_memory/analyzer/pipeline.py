@@ -89,6 +89,8 @@ class _Known:
     """What the process found of its own growth, ..."""
     found_at: float = float("-inf")
     """... and when."""
+    looked: tuple[float, float] | None = None
+    """From when to when it looked for that; it took memory itself meanwhile."""
     suspicious_since: float | None = None
     refreshed_at: float = float("-inf")
     """When suspects were last sought, ..."""
@@ -107,7 +109,9 @@ class _Known:
         """Take what the process itself found of its growth."""
         for event in events:
             if event.name == names.EVENT_EVIDENCE and event.time >= self.found_at:
-                self.found, self.found_at = suspects_of(read_finding(event.attributes)), event.time
+                finding = read_finding(event.attributes)
+                self.found, self.found_at = suspects_of(finding), event.time
+                self.looked = finding.looked(event.time)
 
     def refresh_due(self, now: float) -> bool:
         """Whether it is time to seek suspects."""
@@ -240,7 +244,7 @@ class Pipeline:
         for known, series, result, now in due[:MAX_ATTRIBUTIONS]:
             known.refreshed_at = now
             with self._contained(f"finding suspects of process {series.info.id}"):
-                known.suspects = attribute_series(series, result.growth_rate, result.since)
+                known.suspects = attribute_series(series, result.growth_rate, result.since, known.looked)
 
     def _conclude(self, process_id: str, series: ProcessSeries, turn: Turn) -> list[Alert]:
         """Judge one process; returns the alerts that go on and have new figures."""
@@ -297,7 +301,7 @@ class Pipeline:
             turn.changes += [_change(alert, now, known.assessment) for alert in decision.changes]
         known.judge = Judge()
         known.suspects = known.found = ()
-        known.suspicious_since = None
+        known.suspicious_since = known.looked = None
         known.refreshed_at = known.told_at = float("-inf")
 
     def _begin_anew(

@@ -104,19 +104,24 @@ def judge(
     seconds: float = SECONDS,
     together: int = TOGETHER,
     settled: Callable[[Sequence[Seen]], bool] = lambda seen: False,
+    keep: Path | None = None,
 ) -> Iterator[Seen]:
-    """Run the programs, ``together`` at a time, each for ``seconds`` of load or until all at work have ``settled``."""
+    """Run the programs, ``together`` at a time, each for ``seconds`` of load or until all at work have ``settled``.
+
+    ``keep``: a folder for what the analyzers stored, one for each group, named by its first program.
+    """
     waiting = [PROGRAMS[name] for name in names]
     while waiting:
         group, waiting = waiting[:together], waiting[together:]
-        yield from _judge_together(group, seconds, settled)
+        data_dir = None if keep is None else keep.absolute() / f"{group[0].name}.data"
+        yield from _judge_together(group, seconds, settled, data_dir)
 
 
 def _judge_together(
-    group: Sequence[Judged], seconds: float, settled: Callable[[Sequence[Seen]], bool]
+    group: Sequence[Judged], seconds: float, settled: Callable[[Sequence[Seen]], bool], data_dir: Path | None
 ) -> Sequence[Seen]:
     with ExitStack() as stack:
-        analyzer = stack.enter_context(Analyzer())
+        analyzer = stack.enter_context(Analyzer(data_dir=data_dir))
         running = [(one, *_started(one, analyzer, stack)) for one in group]
         served = [(one, port) for one, port, _ in running if port]
         for one, port, program in running:
