@@ -69,9 +69,7 @@ def asyncapi() -> dict[str, Any]:
             "What it writes is in transactions: read it with isolation.level=read_committed.",
         },
         "channels": {
-            "metrics": channel(
-                topics.metrics, "metrics", "Metrics, as the Collector's exporter writes them."
-            ),
+            "metrics": channel(topics.metrics, "metrics", "Metrics, as the Collector's exporter writes them."),
             "logs": channel(topics.logs, "logs", "Logs; records with an event name are shown with their process."),
             "alerts": channel(topics.alerts, "alert", "One record for each change of the state of an alert."),
             "assessments": channel(
