@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 LOGGER: Final = logging.getLogger("otel_memory.operations")
+_writing: Final = threading.local()
 """The logger of the one line per operation; silent unless the operation or the setting asks for it."""
 
 SPAN_WAIT_SECONDS: Final = 0.05
@@ -287,10 +288,20 @@ class Operation:
             level = options.level
             if level is None:
                 level = _Defaults.log_level
-            if level is not None and self.seconds >= options.min_duration and LOGGER.isEnabledFor(level):
-                LOGGER.log(level, "%s", self._line(error))
+            if level is not None and self.seconds >= options.min_duration:
+                self._log(level, error)
         except Exception:
             table.failed += 1
+
+    def _log(self, level: int, error: BaseException | None) -> None:
+        if getattr(_writing, "line", False):
+            return  # a handler, formatter or filter that is tracked itself: its line would ask for another one
+        _writing.line = True
+        try:
+            if LOGGER.isEnabledFor(level):
+                LOGGER.log(level, "%s", self._line(error))
+        finally:
+            _writing.line = False
 
     def _put_on(self, span: trace.Span, table: OperationTable) -> None:
         # The SDK's span has a lock that is not re-entrant. A finalizer or a signal handler may have interrupted this

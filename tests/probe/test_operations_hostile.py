@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -50,6 +51,26 @@ def test_a_name_is_a_text_that_every_exporter_can_send(name: Any, told: str, tra
         pass
     assert calls(told) == 1
     assert cast("Any", span).attributes[names.OPERATION_NAME] == told
+
+
+def test_a_log_handler_that_is_tracked_itself_is_called_once_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    lines = []
+
+    class Handler(logging.Handler):
+        @monitor_memory(name="handler", log_level="INFO")
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    caplog.set_level("INFO")
+    logging.getLogger().addHandler(handler := Handler())
+    try:
+        logging.getLogger("shop").info("sold")
+        with MemoryTracker("sale", log_level="INFO"):
+            pass
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert [line.split(" | ")[:2] for line in lines] == [["sold"], ["MEMORY", "handler"], ["MEMORY", "sale"]]
+    assert calls("handler") == 3
 
 
 def test_leaving_a_tracker_that_was_never_entered_does_nothing() -> None:
