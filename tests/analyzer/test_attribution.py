@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,37 @@ def right(found: Sequence[tuple[Suspect, ...]], name: str = "GET /0") -> float:
 def test_the_leaking_route_is_named_first(seconds: int, blocks_per_call: float, at_least: float) -> None:
     found = [attribute(case(seed, seconds, {0: 30e3}, blocks_per_call=blocks_per_call)) for seed in range(SEEDS)]
     assert right(found) >= at_least
+
+
+def test_a_heap_that_is_measured_every_few_samples_is_no_standstill_in_between() -> None:
+    """Native memory: every fifth second the heap is measured, and its last figure repeated in between."""
+    found, repeated = [], []
+    for seed in range(SEEDS):
+        inputs = case(seed, 120, {0: 30e3}, noise=1.5e6)
+        heap = 20e6 + 30e3 * inputs.routes["GET /0"]
+        found.append(attribute(replace(inputs, heap=heap)))
+        repeated.append(attribute(replace(inputs, heap=heap[np.arange(120) // 5 * 5])))
+    assert right(found) >= 0.97
+    assert right(repeated) >= 0.9
+
+
+def test_what_the_process_took_to_look_at_itself_is_not_looked_at() -> None:
+    """Traces cost memory wherever something is allocated, so whoever allocates most then seems to leak."""
+    disturbed, left_out = [], []
+    for seed in range(SEEDS):
+        inputs = case(seed, 120, {0: 30e3}, noise=200e3)
+        during = np.clip(np.arange(120) - 80, 0, 12)
+        busy = inputs.routes["GET /1"][80 + during] - inputs.routes["GET /1"][80]
+        inputs = replace(inputs, memory=inputs.memory + 400e3 * busy)
+        disturbed.append(attribute(inputs))
+        left_out.append(attribute(replace(inputs, left_out=(79.0, 93.0))))
+    assert right(left_out) >= 0.97
+    assert right(disturbed) < right(left_out)
+
+
+def test_nothing_is_left_out_where_hardly_anything_would_remain() -> None:
+    inputs = case(1, 60, {0: 30e3}, blocks_per_call=100)
+    assert attribute(replace(inputs, left_out=(-10.0, 50.0))) == attribute(inputs) != ()
 
 
 def test_confidence_is_the_probability_of_being_right() -> None:

@@ -69,3 +69,20 @@ def test_a_line_goes_before_the_route_that_leads_to_it_and_behind_one_that_expla
     assert [one.name for one in merged([route], [line])] == ["a.py:1 f", "/cart"]
     assert [one.name for one in merged([whole, route], [line])] == ["/all", "a.py:1 f", "/cart"]
     assert len(merged([route] * 9, [line])) == MOST_SUSPECTS
+
+
+@pytest.mark.parametrize(
+    ("burst", "census", "seconds"),
+    [
+        (2.0, 1.0, 11.0),
+        (None, 1.0, 1.0),
+        (None, None, 0.0),
+        (1e9, 1.0, 60.0),
+        (float("nan"), 1.0, 0.0),
+        (-5.0, 0.0, 0.0),
+    ],
+)
+def test_how_long_the_process_looked_at_itself(burst: float | None, census: float | None, seconds: float) -> None:
+    told = {names.EVIDENCE_BURST_DURATION: burst, names.EVIDENCE_CENSUS_DURATION: census}
+    finding = read_finding({**EVENT, **{name: value for name, value in told.items() if value is not None}})
+    assert finding.looked(1000.0) == (997.0 - seconds, 1003.0)

@@ -16,9 +16,7 @@ def main() -> None:
     parser.add_argument("program", nargs="*", help=f"default: all of {', '.join(PROGRAMS)}")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of load, for each")
     parser.add_argument("--together", type=int, default=TOGETHER, help="programs at a time")
-    parser.add_argument(
-        "--write", type=Path, metavar="FOLDER", help="keep what was recorded, as CSV and stores"
-    )
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="keep what was recorded, as CSV and stores")
     options = parser.parse_args()
     seen = []
     print(HEAD, flush=True)

@@ -9,6 +9,7 @@ import urllib.error
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,18 @@ class Seen:
 
     @property
     def verdict_is_right(self) -> bool:
-        """A leak must be called one at the end; what is healthy must never be, and must be healthy at the end."""
-        if self.program.leaks:
-            return self.verdict == "leaking"
-        return self.worst != "leaking" and self.verdict == "healthy"
+        """Whether it is leaking or healthy, as it should be, at the end; to be watched is neither."""
+        return self.verdict == ("leaking" if self.program.leaks else "healthy")
+
+    def seconds_of(self, verdict: str) -> float:
+        """How long it had a verdict, altogether."""
+        told = list(pairwise(self.timeline))
+        return float(sum(after["seconds"] - one["seconds"] for one, after in told if one["verdict"] == verdict))
+
+    @property
+    def false_alarm(self) -> bool:
+        """Whether what is healthy was called leaking at any time."""
+        return not self.program.leaks and self.worst == "leaking"
 
     @property
     def first_suspect(self) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ def row(seen: Seen) -> str:
     if seen.program.leaks:
         right.append(_yes("suspect", seen.culprit_is_first))
     after = "" if seconds is None else f"{seconds:.0f} s"
-    worst = seen.worst if seen.worst != seen.verdict else ""
+    worst = f"{seen.worst} for {seen.seconds_of(seen.worst):.0f} s" if seen.worst != seen.verdict else ""
     cells = [seen.program.name, seen.program.what, seen.verdict, after, worst, named, ", ".join(right)]
     return f"| {' | '.join(cells)} |"
 
@@ -30,7 +30,11 @@ def figures(seen: Sequence[Seen]) -> str:
     leaking = [one for one in seen if one.program.leaks]
     right = sum(one.verdict_is_right for one in seen)
     named = sum(one.culprit_is_first for one in leaking)
-    return f"verdict right: {right} of {len(seen)}; culprit first: {named} of {len(leaking)}"
+    false = sum(one.false_alarm for one in seen)
+    return (
+        f"verdict right at the end: {right} of {len(seen)}; culprit first: {named} of {len(leaking)}; "
+        f"called leaking on the way: {false} of {len(seen) - len(leaking)} healthy ones"
+    )
 
 
 def _yes(what: str, right: bool) -> str:
