@@ -204,8 +204,9 @@ def judge_kind(
     """What kind of growth this is: the part of memory that grew most, if it accounts for ``EXPLAINS`` of it.
 
     Python's share is the largest that one measure proves: its allocator's own count (which doesn't know blocks above
-    512 bytes), what came to the holders, what stayed in a burst (``traced``; of a program made slower). What of the C
-    allocator's growth Python doesn't account for is native.
+    512 bytes, and tells nothing while tracemalloc is on), what came to the holders, what stayed in a burst (``traced``;
+    of a program made slower) or was traced by the program itself. What of the C allocator's growth Python doesn't
+    account for is native.
     """
     held = max((holder.size for holder in holders), default=0) / max(elapsed, 1e-9)
     in_arenas = max(parts.python_used or 0.0, 0.0)
@@ -218,7 +219,8 @@ def judge_kind(
         "mapped": parts.other or 0.0,
     }
     least = EXPLAINS * max(growth or 0.0, 0.0)
-    if max(in_arenas, held) < least <= (parts.c_used or 0.0) and any(not holder.single for holder in holders):
+    others = parts.python_used is not None and any(not holder.single for holder in holders)
+    if max(in_arenas, held) < least <= (parts.c_used or 0.0) and others:
         # What stayed in the burst lies in the C allocator, and isn't what the growing container's objects consist of:
         # extension modules that allocate by way of Python.
         rates["python"], rates["native"] = 0.0, parts.c_used or 0.0

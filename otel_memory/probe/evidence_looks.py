@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -87,6 +88,8 @@ class Before:
     threads: Counter[str]
     descriptors: Counter[str] | None
     full_collections: int
+    traced_bytes: int | None = None
+    """Of a program that traces itself."""
 
 
 def look(options: Options, stopping: Callable[[], bool] = lambda: False) -> Before:
@@ -97,7 +100,8 @@ def look(options: Options, stopping: Callable[[], bool] = lambda: False) -> Befo
         census = censuses.take(
             max_pause_seconds=options.max_pause_seconds, extra=referred_by_threads(), stopping=stopping
         )
-    return Before(time.monotonic(), anonymous_bytes(), parts, census, threads, descriptors, _full_collections())
+    anonymous, traced = anonymous_bytes(), _traced_bytes()
+    return Before(time.monotonic(), anonymous, parts, census, threads, descriptors, _full_collections(), traced)
 
 
 def conclude(
@@ -116,7 +120,7 @@ def conclude(
     ``growth`` (By/s over ``window_seconds``) is what was seen to grow; measured between the two sets if not given.
     """
     # Before the census: its list of all objects would be taken for growth.
-    now, anonymous, parts_now = time.monotonic(), anonymous_bytes(), _parts()
+    now, anonymous, parts_now, traced_now = time.monotonic(), anonymous_bytes(), _parts(), _traced_bytes()
     threads_now, descriptors_now = _threads(), _descriptors()
     elapsed = max(now - before.at, 1e-3)
     if growth is None and anonymous is not None and before.anonymous_bytes is not None:
@@ -155,6 +159,8 @@ def conclude(
     if descriptors_now is not None and before.descriptors is not None:
         descriptors = descriptors_now.total() - before.descriptors.total()
     traced = burst.growth if burst is not None and burst.gave_up is None and burst.seconds > 0 else None
+    if traced_now is not None and before.traced_bytes is not None:
+        traced = max(traced or 0.0, (traced_now - before.traced_bytes) / elapsed)
     kind = judge_kind(growth, traced, parts, holders, threads, elapsed)
     sites = _sites(kind, burst, holders, growth)
     looks: list[Any] = [each for each in (burst, before.census, after, found.search) if each is not None]
@@ -410,7 +416,14 @@ def _parts() -> Any:
         from otel_memory.probe.sources import breakdown
     except ImportError:  # Windows: no resource module
         return None
-    return breakdown.memory_breakdown()
+    # What tracemalloc keeps of a program that traces itself lies in the C allocator, and is no growth of the program.
+    traces = tracemalloc.get_tracemalloc_memory() if tracemalloc.is_tracing() else 0
+    found = breakdown.memory_breakdown()
+    return found and replace(found, c_used=found.c_used and found.c_used - traces)
+
+
+def _traced_bytes() -> int | None:
+    return tracemalloc.get_traced_memory()[0] if tracemalloc.is_tracing() else None
 
 
 def _part_growth(before: Any, after: Any, elapsed: float) -> PartGrowth:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -165,6 +167,15 @@ def test_the_child_of_a_fork_begins_anew() -> None:
             {
                 "traced": 0.9e6,
                 "holders": [HolderGrowth("shop.ZIPPED", "global", "dict of zlib.Compress", 40, 4000)],
+                "parts": PartGrowth(python_used=0.0, c_used=0.9e6),
+            },
+        ),
+        # Python's allocator tells nothing while the program traces itself; what it has traced does.
+        (
+            "python",
+            {
+                "traced": 0.6e6,
+                "holders": [HolderGrowth("shop.CARTS", "global", "list of dict", 40, 1_000_000)],
                 "parts": PartGrowth(c_used=0.9e6),
             },
         ),
@@ -284,3 +295,26 @@ def test_a_wrong_setting_names_itself(key: str, value: str, what: str) -> None:
     with pytest.raises(ValueError, match=what) as raised:
         Settings.load({variable: value})
     assert variable in str(raised.value)
+
+
+TRACED = """
+import threading, tracemalloc
+from otel_memory import capture_evidence
+tracemalloc.start()
+carts, stop = [], threading.Event()
+def sell():
+    while not stop.wait(0.002):
+        carts.append({f"k{i}": i for i in range(200)})
+thread = threading.Thread(target=sell)
+thread.start()
+found = capture_evidence(seconds=1.0)
+stop.set()
+thread.join()
+print(found.kind, found.holders[0].name, tracemalloc.is_tracing())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_what_tracemalloc_keeps_of_a_program_that_traces_itself_is_not_taken_for_memory_of_c_code() -> None:
+    done = subprocess.run([sys.executable, "-c", TRACED], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("python __main__.carts (module global) True", "")
