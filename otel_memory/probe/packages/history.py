@@ -7,6 +7,7 @@ a rise counts only if it is material and goes on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from statistics import fmean, pvariance
@@ -25,7 +26,8 @@ IMMATERIAL_SCORE: Final = 0.09
 _BLOCKS: Final = 8
 
 Trend = Literal["increasing", "decreasing", "stable"]
-History = Sequence[tuple[float, float]]
+History = Sequence[tuple[float, float | None]]
+"""(time in s, bytes); None, or what isn't finite, is a reading that failed, and left out."""
 
 
 class Statistics(NamedTuple):
@@ -42,7 +44,7 @@ class Statistics(NamedTuple):
 
 def statistics(history: History) -> Statistics:
     """The statistics of what was measured; None where there is too little."""
-    values = [value for _, value in history]
+    values = [value for _, value in _known(history)]
     if not values:
         return Statistics(0, None, None, None, None, None)
     return Statistics(len(values), fmean(values), min(values), max(values), pvariance(values), growth_rate(history))
@@ -92,10 +94,15 @@ def leak_score(history: History, least_bytes: float = LEAST_GROWTH_BYTES) -> flo
 
 def _readings(history: History) -> list[Reading] | None:
     readings: list[Reading] = []
-    for time, value in history:
+    for time, value in _known(history):
         if not readings or time > readings[-1].time:
             readings.append(Reading(time, float(value)))
     return readings if len(readings) >= LEAST_READINGS else None
+
+
+def _known(history: History) -> list[tuple[float, float]]:
+    """Without the readings that failed."""
+    return [(time, value) for time, value in history if value is not None and math.isfinite(value)]
 
 
 def _material(level: float, least_bytes: float) -> float:

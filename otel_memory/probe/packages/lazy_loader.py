@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from otel_memory.probe.packages.import_costs import ImportTracker
 from otel_memory.probe.packages.live_bytes import MAX_BLOCKS
 from otel_memory.probe.packages.memory_monitor import LEAK_THRESHOLD, MemoryMonitor
 from otel_memory.probe.packages.package_info import PackageInfo
+from otel_memory.probe.packages.package_names import package_of
 from otel_memory.probe.packages.suggestions import Suggestion
 from otel_memory.probe.packages.unloading import Unloading
 
@@ -222,15 +223,32 @@ class LazyLoader:
         finally:
             self._updating.release()
 
+    def _is_within(self, info: PackageInfo, packages: Sequence[PackageInfo]) -> bool:
+        """Whether its import was measured within that of another of ``packages``, whose footprint has it then."""
+        if info.memory_metrics.memory_footprint_kind != "import":
+            return False
+        own = package_of(info.name)
+        others = {package_of(each.name) for each in packages if each.memory_metrics.memory_footprint_kind == "import"}
+        for tracker in self.monitor.imports:
+            cost = tracker.module(info.name)
+            while cost is not None and cost.parent is not None:
+                importer = package_of(cost.parent)
+                if importer != own and importer in others:
+                    return True
+                cost = tracker.module(cost.parent)
+        return False
+
     def get_memory_usage_summary(self) -> dict[str, Any]:
-        """The documented summary. Totals are sums of what is known; those of the footprints count what several
-        packages need for the first that imported it."""
+        """The documented summary. Totals are sums of what is known, None where nothing is; that of the footprints
+        counts what several packages need once: with the first that imported it."""
         packages = self.packages()
         metrics = [info.memory_metrics for info in packages]
         return {
             "total_current_memory": _sum(each.current_memory_usage for each in metrics),
             "total_peak_memory": _sum(each.peak_memory_usage for each in metrics),
-            "total_memory_footprint": _sum(each.memory_footprint for each in metrics),
+            "total_memory_footprint": _sum(
+                info.memory_metrics.memory_footprint for info in packages if not self._is_within(info, packages)
+            ),
             "packages_with_leaks": [
                 {
                     "package_name": info.name,
@@ -332,9 +350,10 @@ def _leaking(packages: list[PackageInfo], threshold: float) -> list[PackageInfo]
     return sorted(found, key=lambda info: info.memory_metrics.memory_leak_score, reverse=True)
 
 
-def _sum(values: Any) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+def _sum(values: Iterable[float | None]) -> float | None:
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return sum(known) if known or not found else None
 
 
 def _counts(keys: tuple[str, ...], values: Any) -> dict[str, int]:

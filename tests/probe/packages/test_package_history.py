@@ -88,3 +88,11 @@ def test_statistics_are_those_of_the_values() -> None:
     assert found[:5] == (3, 4.0, 2.0, 6.0, pytest.approx(8 / 3))
     assert found.growth_rate is None
     assert statistics([]).average is None
+
+
+def test_a_reading_that_failed_is_left_out() -> None:
+    known = series(lambda i: 50 * MIB + i * 200_000)
+    gaps: list[tuple[float, float | None]] = [(30.0 * 60, None), (30.0 * 61, float("nan")), (30.0 * 62, float("inf"))]
+    assert leak_score([*known, *gaps]) == leak_score(known)
+    assert statistics([*known, *gaps]) == statistics(known)
+    assert (leak_score(gaps), trend(gaps), statistics(gaps).average) == (0.0, "stable", None)

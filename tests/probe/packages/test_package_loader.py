@@ -286,6 +286,19 @@ def test_documents_are_json_in_the_documented_shapes(write_package: Write, loade
     assert loader.get_package_memory_info("never_heard_of") is None
 
 
+def test_a_package_that_another_one_imports_counts_once_in_the_total(write_package: Write, loader: LazyLoader) -> None:
+    assert loader.get_memory_usage_summary()["total_current_memory"] == 0
+    inner = write_package(BIG)
+    outer = write_package({"__init__.py": f"import {inner}\n"})
+    loader.load(outer)
+    loader.load(inner)
+    loader.update_all_memory_metrics()
+    found = [loader.get_package_memory_info(name) for name in (outer, inner)]
+    sizes = [info["memory_metrics"]["memory_footprint"] for info in found if info is not None]
+    assert sizes == [pytest.approx(40e6, abs=8e6)] * 2
+    assert loader.get_memory_usage_summary()["total_memory_footprint"] == sizes[0]
+
+
 @pytest.mark.parametrize("threshold", [0, -1, 1.1, float("nan")])
 def test_a_threshold_that_is_none_is_refused(threshold: float, loader: LazyLoader) -> None:
     with pytest.raises(ValueError, match="threshold"):
