@@ -18,8 +18,11 @@ from otel_memory.probe.reader import read_rss
 _UNITS: Final = ("B", "KB", "MB", "GB", "TB", "PB")
 
 
-def format_bytes(size: float, *, signed: bool = False) -> str:
-    """``size`` bytes for a log line: ``512.00MB`` (powers of 1024), with a leading ``+`` or ``-`` if ``signed``."""
+def format_bytes(size: float | None, *, signed: bool = False) -> str:
+    """``size`` bytes for a log line: ``512.00MB`` (powers of 1024), with a leading ``+`` or ``-`` if ``signed``;
+    ``unknown`` for the None of a reading that failed."""
+    if size is None:
+        return "unknown"
     value, unit = abs(float(size)), 0
     # From here on the number would be printed as 1024 of its unit.
     while value >= (1023.995 if unit else 1023.5) and unit < len(_UNITS) - 1:

@@ -130,3 +130,7 @@ def test_a_forked_child_compares_with_a_snapshot_of_its_own(memory: Memory) -> N
         memory.rss = 500 * MIB
         os._exit(0 if ResourceMonitor.capture_memory().size_diff == 0 else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_reading_that_failed_is_said_to_be_unknown() -> None:
+    assert ResourceMonitor.format_bytes(None) == format_bytes(None, signed=True) == "unknown"
