@@ -31,6 +31,11 @@ NOT_HERE = {
     # Of the exporters to Kafka alone.
     names.EXPORTER_DROPPED: True,
     names.EXPORTER_QUEUE_USAGE: True,
+    # Of programs with torch, a graphics processor or sessions of curl_cffi, or that tracemalloc traces: they have tests
+    # of their own.
+    **{name: True for name in names.METRICS if name.startswith(("hw.gpu.", "otel_memory.gpu.", "otel_memory.torch."))},
+    **{name: True for name in names.METRICS if name.startswith("otel_memory.session.")},
+    names.PACKAGE_LIVE_USAGE: True,
 }
 CONTRIBS = {
     names.PROCESS_MEMORY_USAGE,
@@ -105,6 +110,8 @@ def console(request: pytest.FixtureRequest) -> Console:
             "OTEL_METRIC_EXPORT_INTERVAL": "500",
             "OTEL_PYTHON_MEMORY_INTERVAL": "100",
             "OTEL_PYTHON_MEMORY_LIMIT": "1GiB",
+            "OTEL_PYTHON_MEMORY_PACKAGES": "true",
+            "OTEL_PYTHON_MEMORY_LIVE_OBJECTS": "fractions:Fraction",
             "OTEL_PYTHON_MEMORY_THRESHOLDS": "none; small=rss>80MiB:critical",
             # With contrib's logging there is a handler for OTLP, and Python's last resort has no turn.
             "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": f"{request.param},logging",

@@ -1,11 +1,12 @@
 """An application with no line about telemetry but one decorator: spans, a tracked function, memory up and down."""
 
+import fractions
 import gc
 import time
 
 from opentelemetry import trace
 
-from otel_memory import MemoryTracker, monitor_memory
+from otel_memory import MemoryTracker, cleanup, evict, monitor_memory, register_evictor
 
 tracer = trace.get_tracer("console_app")
 
@@ -21,7 +22,15 @@ def fails():
     raise ValueError("on purpose")
 
 
+def forget():
+    """What an evictor does."""
+
+
 def main():
+    register_evictor("catalog", forget)
+    evict()
+    cleanup()
+    halves = [fractions.Fraction(1, 2) for _ in range(5)]
     with tracer.start_as_current_span("request"):
         catalog, _ = load_catalog()
     gc.collect()
@@ -29,6 +38,7 @@ def main():
     with tracer.start_as_current_span("clean up"), MemoryTracker("clean_up"):
         catalog.clear()
         gc.collect()
+    del halves
     with tracer.start_as_current_span("failing"):
         try:
             fails()
