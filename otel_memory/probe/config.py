@@ -64,7 +64,7 @@ class Settings:
     )
     slow_interval_seconds: float = _setting(
         *("slow_interval", 30.0, forms.interval(0.1, 86400), "30000"),
-        "time between two readings of what is dear to read (shared and private memory)",
+        "time between two readings of what is dear to read (shared and private memory, open descriptors)",
     )
     limit_bytes: int | None = _setting(
         *("limit", None, forms.size, "none"),
@@ -346,8 +346,10 @@ def unknown_variables(environ: Iterable[str]) -> list[str]:
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
-    return f" (did you mean {close[0]}?)" if close else ""
+    # What all names begin with makes any two of them alike, so the rest is compared.
+    by_rest = {each.removeprefix(PREFIX): each for each in known}
+    close = difflib.get_close_matches(name.removeprefix(PREFIX), list(by_rest), n=1, cutoff=0.75)
+    return f" (did you mean {by_rest[close[0]]}?)" if close else ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -9,7 +9,8 @@ OTEL_PYTHON_MEMORY_INTERVAL = "OTEL_PYTHON_MEMORY_INTERVAL"
 """Time between two readings, in milliseconds or with a unit (``500ms``, ``2s``). Default: 1000."""
 
 OTEL_PYTHON_MEMORY_SLOW_INTERVAL = "OTEL_PYTHON_MEMORY_SLOW_INTERVAL"
-"""Time between two readings of what is dear to read (shared and private memory). Default: 30000."""
+"""Time between two readings of what is dear to read (shared and private memory, open descriptors). Default:
+30000."""
 
 OTEL_PYTHON_MEMORY_LIMIT = "OTEL_PYTHON_MEMORY_LIMIT"
 """Budget of the process in bytes or with a unit (``512MiB``); the narrowest of it, the container's, the

@@ -228,7 +228,7 @@ def _described(owner: Any) -> str:
 
 def _missing(owner: Any, name: str) -> NotReached:
     close = difflib.get_close_matches(name, list(vars(owner)), n=3, cutoff=0.6)
-    meant = f"; did you mean {' or '.join(close)}?" if close else ""
+    meant = f" (did you mean {' or '.join(close)}?)" if close else ""
     return NotReached(f"{_described(owner)} has no {name}{meant}")
 
 

@@ -246,6 +246,14 @@ def test_a_misspelt_variable_is_pointed_out() -> None:
     assert "did you mean OTEL_PYTHON_MEMORY_INTERVAL?" in sentence
 
 
+@pytest.mark.parametrize(
+    ("rest", "meant"), [("EVNTS", "EVENTS"), ("THRESHOLD", "THRESHOLDS"), ("UNKNOWN", None), ("X", None)]
+)
+def test_only_a_name_that_is_really_like_it_is_offered(rest: str, meant: str | None) -> None:
+    (sentence,) = unknown_variables({PREFIX + rest: "1"})
+    assert sentence.partition(" (did you mean ")[2] == (f"{PREFIX}{meant}?)" if meant else "")
+
+
 def _constants(module: object) -> dict[str, object]:
     return {name: value for name, value in vars(module).items() if name.startswith("OTEL_")}
 

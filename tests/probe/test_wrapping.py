@@ -257,9 +257,9 @@ def test_a_generator_that_runs_while_the_probe_stops_goes_on(start: Start, shop:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("wrapped_shop:chekout", "module wrapped_shop has no chekout; did you mean checkout"),
-        ("wrapped_shop:Kart.add", "has no Kart; did you mean Cart"),
-        ("wrapped_shop:Cart.ad", "class Cart has no ad; did you mean add"),
+        ("wrapped_shop:chekout", "module wrapped_shop has no chekout (did you mean checkout"),
+        ("wrapped_shop:Kart.add", "has no Kart (did you mean Cart"),
+        ("wrapped_shop:Cart.ad", "class Cart has no ad (did you mean add"),
         ("wrapped_shop:Cart", "is a class; write wrapped_shop:Cart.*"),
         ("wrapped_shop:Cart.total", "is a property; put @monitor_memory below @property"),
         ("wrapped_shop:Big.make", "inherits it; write wrapped_shop:Cart.make"),
