@@ -79,7 +79,8 @@ class LazyLoader:
         Raises:
             ValueError: no absolute name of a module, or more than 1,000 are registered.
         """
-        if not all(part.isidentifier() for part in name.split(".")):
+        given: object = name
+        if not isinstance(given, str) or not all(part.isidentifier() for part in given.split(".")):
             raise ValueError(f"expected the absolute name of a package such as numpy or xml.dom, not {name!r}")
         with self._lock:
             info = self._packages.get(name)
