@@ -24,6 +24,9 @@ REST_OF_A_BURST: Final = 5.0
 LOOK_MARGIN_SECONDS: Final = 3.0
 """... and its traces take memory themselves, until a little later."""
 LONGEST_LOOK_SECONDS: Final = 60.0
+MOST_TIMES_THE_GROWTH: Final = 3.0
+"""A leak that is traced for a second may well show so many times its usual rate. What shows more is something that
+was at work just then, and is freed again."""
 TYPE_WEIGHT: Final = 0.6
 """A type alone says less than a line: its share of the growth isn't measured."""
 _WORDS: Final = re.compile(r"^(?P<name>.*?)(?: \((?P<kind>[a-z ]+)\))?(?:, kept by (?P<through>.*))?$")
@@ -144,7 +147,7 @@ def suspects_of(finding: Finding) -> tuple[Suspect, ...]:
         if holder.site and (share := finding.share_of(holder)) is not None
     ][:MOST_SITES]
     found += [
-        Suspect("site", name, rate, min(rate / finding.growth, 1.0), finding.confidence, f"{_traced(rate)}{held}")
+        Suspect("site", name, rate, _share(rate / finding.growth), finding.confidence, f"{_traced(rate)}{held}")
         for name, rate in finding.sites[:MOST_SITES]
         if rate > 0 and name not in {one.name for one in found}
     ]
@@ -163,6 +166,11 @@ def merged(suspects: Sequence[Suspect], found: Sequence[Suspect]) -> tuple[Suspe
         [*found, *suspects], key=lambda one: (-round(one.share * one.confidence, 1), one.kind not in OF_FINDINGS)
     )
     return tuple(everyone[:MOST_SUSPECTS])
+
+
+def _share(times: float) -> float:
+    """The share of the growth that a line is credited with which was traced to make so many times of it."""
+    return min(times, 1.0) if times <= MOST_TIMES_THE_GROWTH else MOST_TIMES_THE_GROWTH / times
 
 
 def _traced(rate: float) -> str:

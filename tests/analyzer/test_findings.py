@@ -47,6 +47,14 @@ def test_the_line_that_made_what_a_holder_took_comes_first_with_its_measured_sha
     assert second.name == "shop/log.py:7 note"
 
 
+@pytest.mark.parametrize(
+    ("rate", "share"), [(20_000.0, 0.5), (40_000.0, 1.0), (120_000.0, 1.0), (240_000.0, 0.5), (1_200_000.0, 0.1)]
+)
+def test_a_line_that_made_many_times_the_growth_was_only_at_work_just_then(rate: float, share: float) -> None:
+    attributes = {**EVENT, names.EVIDENCE_SITE: ("server.py:9 serve",), names.EVIDENCE_SITE_GROWTH: (rate,)}
+    assert suspects_of(read_finding(attributes))[0].share == pytest.approx(share)
+
+
 def test_without_a_line_the_type_is_the_suspect() -> None:
     (only,) = suspects_of(read_finding({k: v for k, v in EVENT.items() if "site" not in k}))
     assert (only.kind, only.name) == ("type", "shop.Item")
