@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -29,6 +30,12 @@ class DaemonThread(threading.Thread):
         super().start()
         if not self._started.is_set():
             raise RuntimeError(f"the thread {self.name} has not begun within {START_SECONDS:g} s")
+
+    def _delete(self) -> None:
+        # At the thread's end. gevent's monkey-patching renumbers the threads that it finds: one from before then isn't
+        # listed under its number, and the interpreter would print a traceback.
+        with contextlib.suppress(KeyError):
+            super()._delete()  # type: ignore[misc]
 
 
 class _Begun(threading.Event):

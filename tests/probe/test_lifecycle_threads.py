@@ -86,3 +86,16 @@ def test_a_module_counts_as_loaded_once_its_import_has_ended(tmp_path: Path, mon
         assert loaded("half_made") is module
     finally:
         del sys.modules["half_made"]
+
+
+def test_a_thread_that_was_renumbered_meanwhile_ends_without_a_word() -> None:
+    """As gevent's monkey-patching does it; what an ending thread prints would come as an error of this test."""
+
+    def renumber() -> None:
+        active: dict[int, threading.Thread] = vars(threading)["_active"]
+        del active[threading.get_ident()]
+
+    thread = DaemonThread(renumber, "renumbered")
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
