@@ -137,7 +137,7 @@ class DiagnosticRun:
     def summary(self) -> str:
         """The run in one sentence."""
         rss = _change(self.before.rss_bytes, self.after.rss_bytes)
-        rest = f", resident memory {rss}" if rss else ""
+        rest = f", changed resident memory by {rss}" if rss else ""
         main = f"; most through {self.holders[0].path}" if self.holders else ""
         return (
             f"Diagnostic collection found {self.total_collected} unreachable objects in {self.cycles} cycles{rest}, "

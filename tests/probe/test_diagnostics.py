@@ -872,7 +872,8 @@ def test_several_processes_append_whole_lines_and_rotate_once(tmp_path: Path) ->
     ]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     for file in tmp_path.iterdir():
-        assert file.stat().st_size <= 20_000 + 3 * 300
+        # While the one that moves the file is held up, the others go on appending to it: never waiting costs exactness.
+        assert file.stat().st_size <= 2 * 20_000
         for line in file.read_text().splitlines():
             assert len(json.loads(line)["filling"]) == 200
     assert (tmp_path / "runs.jsonl.1").stat().st_size > 15_000, "it was full when it was moved"
