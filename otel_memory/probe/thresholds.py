@@ -68,6 +68,8 @@ class Rule:
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("name is empty")
+        if self.name.encode(errors="replace") != self.name.encode(errors="surrogatepass"):
+            raise ValueError(f"name {self.name!r} is not UTF-8, in which events are sent")
         metric = names.METRICS.get(self.metric)
         if metric is None:
             raise ValueError(f"metric {self.metric!r} is not one of otel-memory's")

@@ -198,6 +198,7 @@ def test_built_in_rules_are_those_of_the_documentation() -> None:
     "change",
     [
         {"name": ""},
+        {"name": "caf\udce9"},
         {"metric": "nothing"},
         {"comparison": "less_than"},
         {"severity": "loud"},

@@ -38,8 +38,12 @@ def mounted_access(token: str | None, protected: bool) -> Access:
     """The rules of endpoints within an application.
 
     Raises:
+        TypeError: the token is no text.
         ValueError: the token is empty.
     """
+    given: object = token
+    if given is not None and not isinstance(given, str):
+        raise TypeError(f"the token is a text, not {type(given).__name__}")
     if token is not None and not token.strip():
         raise ValueError("the token is empty; leave it out, or give one that can't be guessed")
     return Access(None if token is None else token.strip(), protected=protected)

@@ -340,6 +340,12 @@ def test_an_empty_token_is_no_token(bridge: str) -> None:
         Client(bridge, " ")
 
 
+@pytest.mark.parametrize("token", [b"s3cret", 5])
+def test_a_token_that_no_request_could_carry_is_refused(token: Any) -> None:
+    with pytest.raises(TypeError, match="is a text"):
+        memory_app(token=token)
+
+
 # --- bounds ---------------------------------------------------------------------------------------------------
 
 
