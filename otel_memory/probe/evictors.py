@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, Final, Literal
 
@@ -94,11 +95,11 @@ class Adapter:
             with _held(self.lock):
                 return _nothing_but_coroutine(target.cache_clear())
         if self.is_async:
-            return _run_steps_async(_steps(target), target_bytes, freed)
+            return _run_steps_async(_steps(target, target_bytes), target_bytes, freed)
         if self.kind == "mapping":
             _empty(_mapping_of(target), self.lock or _lock_of(target), target_bytes, freed)
             return None
-        for step in _steps(target):
+        for step in _steps(target, target_bytes):
             with _held(self.lock):
                 step()
             if _reached(target_bytes, freed):
@@ -134,7 +135,8 @@ def _kind_of(target: object) -> Kind:
         return "callable"
     raise MonitoringError(
         f"nothing of a {type(target).__name__} can be evicted: expected a function, a functools or cachetools cache, "
-        "a mapping, or an object with a method expire, evict, cull or clear that needs no argument"
+        "a mapping, or an object with a method expire, evict, cull or clear that needs no argument (evict: at most "
+        "target_bytes)"
     )
 
 
@@ -211,10 +213,25 @@ def _plain_method(target: object, name: str) -> Step | None:
     return method
 
 
-def _steps(target: object) -> Iterator[Step]:
+def _by_bytes(target: object, target_bytes: int | None) -> Step | None:
+    """Its ``evict(target_bytes)``. Without a target, which it need not expect, only where nothing else empties it."""
+    method = getattr(target, "evict", None)
+    if not callable(method) or (target_bytes is None and _plain_method(target, "clear") is not None):
+        return None
+    try:
+        parameters = list(inspect.signature(method).parameters.values())
+        inspect.signature(method).bind(target_bytes)
+    except (TypeError, ValueError):
+        return None
+    return partial(method, target_bytes) if parameters[0].name == "target_bytes" else None
+
+
+def _steps(target: object, target_bytes: int | None = None) -> Iterator[Step]:
     """By harm: what has expired, what the thing would evict itself, everything."""
     for name in ("expire", "evict", "cull", "clear"):
         method = _plain_method(target, name)
+        if name == "evict":
+            method = _by_bytes(target, target_bytes) or method
         if method is not None:
             yield method
 

@@ -253,6 +253,37 @@ def test_a_fork_meanwhile_leaves_the_child_no_taken_lock() -> None:
 # --- the registry ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("target", "called"), [(1000, [("evict", 1000)]), (None, ["clear"])])
+def test_an_object_that_evicts_by_bytes_is_told_how_many_and_is_not_emptied_for_it(
+    target: int | None, called: list[Any]
+) -> None:
+    found: list[Any] = []
+
+    class Store:
+        def evict(self, target_bytes: int) -> None:
+            found.append(("evict", target_bytes + 0))
+
+        def clear(self) -> None:
+            found.append("clear")
+
+    store = Store()
+    adapt(store).evict(target, lambda: 1000 if found else 0)
+    assert found == called
+
+
+def test_an_object_that_can_only_evict_by_bytes_is_asked_for_all_by_none() -> None:
+    found: list[int | None] = []
+
+    class Store:
+        def evict(self, target_bytes: int | None) -> None:
+            found.append(target_bytes)
+
+    store = Store()
+    for target in (5, None):
+        adapt(store).evict(target, lambda: 0)
+    assert found == [5, None]
+
+
 def test_objects_and_methods_are_held_weakly_and_functions_are_kept() -> None:
     hoard, other = Hoard(1), Hoard(1)
     register_evictor("object", hoard)
