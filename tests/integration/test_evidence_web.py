@@ -42,7 +42,7 @@ def outcomes() -> dict[str, Outcome]:
 
 @pytest.mark.parametrize("program", LEAKING)
 def test_a_leaking_service_is_named(outcomes: dict[str, Outcome], program: str) -> None:
-    """Several run at a time, and a look lasts a second: one that got no processor just then may look once more, alone."""
+    """They run together, and a look lasts a second: one that got no processor just then may look once more, alone."""
     try:
         check(outcomes[program])
     except AssertionError as error:
