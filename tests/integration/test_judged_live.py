@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 LEAKING = ("leaky_user_cache", "leaky_native")
-HEALTHY = ("calm_warm_up", "calm_buffers")
+HEALTHY = ("calm_pool", "calm_cold_start")
 
 
 def found(seen: Sequence[Seen]) -> bool:
