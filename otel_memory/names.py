@@ -384,8 +384,8 @@ ATTRIBUTES: Final[dict[str, Attribute]] = {
         Attribute(
             EVIDENCE_HOLDER_GROWTH,
             "int[]",
-            "Entries (of a buffer bytes) that came to each container; objects more of the type where a holder of single "
-            "objects is named.",
+            "Entries (of a buffer bytes) that came to each container; objects more of the type where a holder of "
+            "single objects is named.",
         ),
         Attribute(
             EVIDENCE_HOLDER_SIZE,
