@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
-from collections import deque
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 MAX_READINGS: Final = 600
@@ -36,40 +36,47 @@ class Ring:
     so ``latest`` is always the newest. A ring goes on with what ``earlier`` holds.
     """
 
-    __slots__ = ("_growth", "_readings", "_seconds", "_spacing")
+    __slots__ = ("_first", "_growth", "_seconds", "_spacing", "_times", "_values")
 
     def __init__(self, seconds: float, earlier: Ring | None = None) -> None:
         self._seconds = seconds
         self._spacing = seconds / (MAX_READINGS - 2)
-        self._readings: deque[Reading] = deque(maxlen=MAX_READINGS)
+        # Not objects: each would hold fast the memory around it, which the program has long given back.
+        self._times, self._values = array("d"), array("d")
+        self._first = 0
         self._growth: dict[float, Growth | None] = {}  # by window; several rules ask for the same one
-        for reading in () if earlier is None else earlier._readings:
+        for reading in () if earlier is None else earlier.since(float("-inf")):
             self.add(reading.time, reading.value)
 
     def add(self, time: float, value: float | None) -> None:
         """Remember a reading. ``None`` (it failed) is a gap, and so is one that is not newer than the last."""
-        readings = self._readings
-        if value is None or (readings and time <= readings[-1].time):
+        times, values = self._times, self._values
+        if value is None or (len(self) and time <= times[-1]):
             return
-        if len(readings) >= 2 and time - readings[-2].time < self._spacing:
-            readings.pop()
-        readings.append(Reading(time, float(value)))
+        if len(self) >= 2 and time - times[-2] < self._spacing:
+            times.pop()
+            values.pop()
+        times.append(time)
+        values.append(value)
         self._growth.clear()
-        while readings[0].time < time - self._seconds:
-            readings.popleft()
+        while times[self._first] < time - self._seconds or len(self) > MAX_READINGS:
+            self._first += 1
+        if self._first >= MAX_READINGS:
+            del times[: self._first], values[: self._first]
+            self._first = 0
 
     def __len__(self) -> int:
-        return len(self._readings)
+        return len(self._times) - self._first
 
     @property
     def latest(self) -> Reading | None:
         """The newest reading."""
-        return self._readings[-1] if self._readings else None
+        return Reading(self._times[-1], self._values[-1]) if len(self) else None
 
     def since(self, start: float) -> list[Reading]:
         """The readings at or after ``start``."""
-        first = bisect_left(self._readings, start, key=lambda reading: reading.time)
-        return list(islice(self._readings, first, None))
+        first = bisect_left(self._times, start, self._first)
+        return list(map(Reading, self._times[first:], self._values[first:]))
 
     def growth(self, window_seconds: float) -> Growth | None:
         """The trend of the newest ``window_seconds``; None until half of them, and six readings, are there."""
