@@ -104,11 +104,15 @@ def test_where_there_is_no_more_of_it_the_application_gets_by_and_the_probe_reco
         if setpriv is None:
             pytest.skip("there is no setpriv")
         before = [setpriv, "--bounding-set", "-sys_resource,-sys_admin"]
-    if when == "later":
-        command = [*before, LAUNCHER, sys.executable, str(PROGRAMS / "scarce.py"), what, when]
-        done = run(tmp_path, command, environment(**ALL_ON))
-    else:
-        done = by_hand(tmp_path, before, "scarce.py", what, when)
+    # What is left of the address space may be too little for the program itself, wherever it just is: then once more.
+    for _ in range(3 if what == "address_space" else 1):
+        if when == "later":
+            command = [*before, LAUNCHER, sys.executable, str(PROGRAMS / "scarce.py"), what, when]
+            done = run(tmp_path, command, environment(**ALL_ON))
+        else:
+            done = by_hand(tmp_path, before, "scarce.py", what, when)
+        if done.status == 0:
+            break
     assert done.status == 0, done.stderr
     (told,) = done.lines()
     assert told["told_pid"] == told["pid"]
