@@ -69,8 +69,10 @@ def test_the_workers_of_a_server(tmp_path: Path, server: str) -> None:
     assert "Traceback" not in done.stderr
     assert len(told["answers"]) == 161
     instances = each_speaks_of_itself(told["answers"])
-    assert len(instances) >= (1 if server == "uvicorn" else 3)
-    wire_agrees(tmp_path, instances, at_least=1 if server == "uvicorn" else 3)
+    # Which worker of an event loop takes a connection is the kernel's choice: on an idle machine one may take all.
+    several = 3 if server == "gthread" else 1
+    assert len(instances) >= several
+    wire_agrees(tmp_path, instances, at_least=several)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("celery") is None, reason="celery is not installed")
