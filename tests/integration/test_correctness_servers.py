@@ -64,7 +64,7 @@ def test_the_workers_of_a_server(tmp_path: Path, server: str) -> None:
     program, *options = SERVERS[server]
     application = f"server_app:{'wsgi' if server == 'gthread' else 'asgi'}"
     command = [LAUNCHER, str(BIN / program), *options, application]
-    done, told = driven(tmp_path, "hammer.py", "s", "160", *command)
+    done, told = driven(tmp_path, "hammer.py", "s", "160", *command, OTEL_METRIC_EXPORT_INTERVAL="200")
     assert told["status"] == 0, "as without the probe"
     assert "Traceback" not in done.stderr
     assert len(told["answers"]) == 161
