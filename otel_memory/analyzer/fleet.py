@@ -12,7 +12,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from otel_memory.analyzer.model import Assessment, Verdict
 from otel_memory.humanize import format_duration, format_rate
@@ -97,29 +97,25 @@ def _by_version(leaking: Sequence[Assessment], healthy: Sequence[Assessment]) ->
     split = _split(leaking, healthy, lambda a: a.process.service_version)
     if split is None:
         return None
-    version, group, chance = split
-    of = sum(1 for a in (*leaking, *healthy) if a.process.service_version == version)
-    others = len(leaking) + len(healthy) - of
-    sentence = (
-        f"{_count(len(group), of, f' of version {version}')} and {_few(len(leaking) - len(group), others)} others"
-    )
+    version = split.value
     before = _version_before(version, (*leaking, *healthy))
-    sentence += f": it came with {version}" if before is None else f": it came with {version}, after {before}"
-    return "version", version, group, sentence, 1 - chance
+    since = f"it came with {version}" if before is None else f"it came with {version}, after {before}"
+    return (
+        "version",
+        version,
+        split.group,
+        f"{split.counted(f' of version {version}')} others: {since}",
+        split.confidence,
+    )
 
 
 def _by_host(leaking: Sequence[Assessment], healthy: Sequence[Assessment]) -> _Told | None:
     split = _split(leaking, healthy, lambda a: a.process.host_name)
     if split is None:
         return None
-    host, group, chance = split
-    of = sum(1 for a in (*leaking, *healthy) if a.process.host_name == host)
-    others = len(leaking) + len(healthy) - of
-    sentence = (
-        f"{_count(len(group), of, f' on host {host}')} and {_few(len(leaking) - len(group), others)} elsewhere: "
-        "look at what is special about that host, or reaches it alone"
-    )
-    return "host", host, group, sentence, 1 - chance
+    counted = split.counted(f" on host {split.value}")
+    sentence = f"{counted} elsewhere: look at what is special about that host, or reaches it alone"
+    return "host", split.value, split.group, sentence, split.confidence
 
 
 def _by_moment(leaking: Sequence[Assessment], healthy: Sequence[Assessment]) -> _Told | None:
@@ -155,10 +151,25 @@ def _by_share(leaking: Sequence[Assessment], healthy: Sequence[Assessment]) -> _
     return "some", None, leaking, f"{counted}; neither version, host nor time tells them apart", 0.5
 
 
+class _Split(NamedTuple):
+    """A group that leaks where the others don't. ``group`` are those of ``of`` instances with ``value`` that leak,
+    ``elsewhere`` is how many of the ``others`` do; ``confidence`` is one less the probability by chance."""
+
+    value: str
+    group: Sequence[Assessment]
+    of: int
+    elsewhere: int
+    others: int
+    confidence: float
+
+    def counted(self, which: str) -> str:
+        """How many leak here and there; ends where the others are to be named."""
+        return f"{_count(len(self.group), self.of, which)} and {_few(self.elsewhere, self.others)}"
+
+
 def _split(
     leaking: Sequence[Assessment], healthy: Sequence[Assessment], key: Callable[[Assessment], str | None]
-) -> tuple[str, list[Assessment], float] | None:
-    """The group that leaks where the others don't, with the probability of such a split by chance."""
+) -> _Split | None:
     with_leak = Counter(value for a in leaking if (value := key(a)) is not None)
     without = Counter(value for a in healthy if (value := key(a)) is not None)
     groups = with_leak.keys() | without.keys()
@@ -175,7 +186,10 @@ def _split(
             best = chance, value
     if best is None:
         return None
-    return best[1], [a for a in leaking if key(a) == best[1]], best[0]
+    chance, value = best
+    group = [a for a in leaking if key(a) == value]
+    of = with_leak[value] + without[value]
+    return _Split(value, group, of, len(leaking) - len(group), len(leaking) + len(healthy) - of, 1 - chance)
 
 
 def _by_chance(hits: int, size: int, leaks: int, total: int) -> float:

@@ -6,7 +6,6 @@ the ``memory_leak`` of its instances (``Groups``). Whether instances are a group
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -26,13 +25,12 @@ MAX_IDS: Final = 200
 
 
 class Groups:
-    """Which processes are told of in which group's alert. Thread-safe: one thread sets, any asks."""
+    """Which processes are told of in which group's alert. One thread sets, any asks."""
 
     def __init__(self) -> None:
         self._members: Mapping[str, str] = {}
         self._version = 0
         self._listeners: tuple[Callable[[], object], ...] = ()
-        self._lock = threading.Lock()
 
     @property
     def version(self) -> int:
@@ -52,11 +50,10 @@ class Groups:
 
     def assign(self, members: Mapping[str, str]) -> None:
         """Process id -> id of the group's alert, for all groups."""
-        with self._lock:
-            if members == self._members:
-                return
-            self._members = dict(members)
-            self._version += 1
+        if members == self._members:
+            return
+        self._members = dict(members)
+        self._version += 1
         for listener in self._listeners:
             listener()
 
@@ -96,11 +93,14 @@ class FleetAlerting:
         """Compare the instances of each service now; the changes of alerts that follow from it."""
         by_id = {a.process.id: a for a in assessments}
         found = {finding.service_name: finding for finding in compare(assessments) if finding.grouped}
+        newest: dict[str, float] = {}
+        for a in assessments:
+            service = a.process.service_name
+            newest[service] = max(newest.get(service, a.last_seen), a.last_seen)
         changes: list[AlertChange] = []
         for service in sorted(found.keys() | self._active.keys()):
-            times = [a.last_seen for a in assessments if a.process.service_name == service]
             # A service of which nothing is known any more is over.
-            now = max(times, default=None)
+            now = newest.get(service)
             group = self._active.get(service)
             changed = (
                 self._begin(service, found[service], by_id, now or 0.0)
@@ -119,7 +119,8 @@ class FleetAlerting:
         if ended is not None and now < ended + self._settings.cooldown_seconds:
             return None
         first = by_id[finding.leaking[0]]
-        labels = {"alertname": MEMORY_LEAK_GROUP, "severity": self._severity(finding), "service_name": service}
+        severity = self._severity(finding)
+        labels = {"alertname": MEMORY_LEAK_GROUP, "severity": severity, "service_name": service}
         if finding.cause == "version" and finding.subject is not None:
             labels["service_version"] = finding.subject
         if finding.cause == "host" and finding.subject is not None:
@@ -127,7 +128,7 @@ class FleetAlerting:
         alert = Alert(
             id=alert_id(MEMORY_LEAK_GROUP, service),
             name=MEMORY_LEAK_GROUP,
-            severity=self._severity(finding),
+            severity=severity,
             state=AlertState.PENDING,
             process=first.process.id,
             starts_at=now,
