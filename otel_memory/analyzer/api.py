@@ -52,8 +52,7 @@ Checks = Mapping[str, Callable[[], str | None]]
 
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": schemas.Problem, "description": "The request makes no sense; detail says why."},
-    401: {"model": schemas.Problem, "description": "A token is needed."},
-    422: {"model": schemas.Problem, "description": "A parameter is not valid; detail says which and why."},
+    **schemas.REFUSALS,
 }
 _NOT_FOUND: Final[dict[int | str, dict[str, Any]]] = {
     404: {"model": schemas.Problem, "description": "There is no such process."}

@@ -71,10 +71,7 @@ def fleet_routes(view: View) -> APIRouter:
     """The routes under ``/api/v1``."""
     router = APIRouter(
         prefix="/api/v1",
-        responses={
-            401: {"model": schemas.Problem, "description": "A token is needed."},
-            422: {"model": schemas.Problem, "description": "A parameter is not valid; detail says which and why."},
-        },
+        responses=schemas.REFUSALS,
     )
 
     @router.get("/fleet", summary="What leaking instances of a service have in common")

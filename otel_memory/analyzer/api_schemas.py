@@ -53,6 +53,13 @@ class Problem(Model):
     detail: str = Field(description="A sentence for people.")
 
 
+REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    401: {"model": Problem, "description": "A token is needed."},
+    422: {"model": Problem, "description": "A parameter is not valid; detail says which and why."},
+}
+"""Answers that every path of the interface may give."""
+
+
 class TimeToLimitModel(Model):
     """Seconds until memory in use reaches the limit."""
 

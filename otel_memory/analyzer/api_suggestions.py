@@ -5,17 +5,15 @@ Owns the path and its parameters; what is suggested is ``suggestions``'.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field
 
 from otel_memory.analyzer import api_schemas as schemas
 from otel_memory.analyzer.model import Assessment, Verdict
-from otel_memory.analyzer.suggestions import merged, suggest
+from otel_memory.analyzer.suggestions import SEVERITIES, Severity, merged, suggest
 from otel_memory.analyzer.view import View
-
-SEVERITIES = ("high", "medium", "low")
 
 
 class SuggestionList(schemas.Model):
@@ -34,7 +32,7 @@ class SuggestionQuery(schemas.Model):
 
     service: str | None = Field(None, max_length=256, description="Exact service name.")
     process: str | None = Field(None, max_length=64, description="Id of a process.")
-    severity: Literal["high", "medium", "low"] | None = Field(None, description="At least so grave.")
+    severity: Severity | None = Field(None, description="At least so grave.")
     limit: int = Field(100, ge=1, le=1000)
 
 
@@ -42,10 +40,7 @@ def suggestion_routes(view: View) -> APIRouter:
     """The routes under ``/api/v1``."""
     router = APIRouter(
         prefix="/api/v1",
-        responses={
-            401: {"model": schemas.Problem, "description": "A token is needed."},
-            422: {"model": schemas.Problem, "description": "A parameter is not valid; detail says which and why."},
-        },
+        responses=schemas.REFUSALS,
     )
 
     @router.get("/suggestions", summary="What could be done, ranked")

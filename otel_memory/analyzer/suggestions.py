@@ -7,8 +7,8 @@ and the process's events, and says nothing that isn't in them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from otel_memory import names
@@ -31,7 +31,8 @@ LEAST_MORE: Final = 5
 """So many more threads or descriptors are a finding."""
 MOST: Final = 5
 """Suggestions for one process."""
-_ORDER: Final[Mapping[Severity, int]] = {"high": 0, "medium": 1, "low": 2}
+SEVERITIES: Final[tuple[Severity, ...]] = ("high", "medium", "low")
+"""The gravest first."""
 _LISTENERS: Final = re.compile(
     r"listener|handler|callback|subscriber|observer|receiver|hook|watcher|signal|teardown", re.IGNORECASE
 )
@@ -105,7 +106,7 @@ def ranked(suggestions: Iterable[Suggestion]) -> list[Suggestion]:
     return sorted(
         suggestions,
         key=lambda each: (
-            _ORDER[each.severity],
+            SEVERITIES.index(each.severity),
             -(each.growth_bytes_per_second or 0.0) * each.confidence,
             -each.confidence,
             each.shape,
@@ -124,15 +125,12 @@ def merged(suggestions: Iterable[Suggestion]) -> list[Suggestion]:
             by_cause[key] = each
             continue
         rates = [one.growth_bytes_per_second for one in (known, each) if one.growth_bytes_per_second is not None]
-        by_cause[key] = Suggestion(
-            **{name: getattr(known, name) for name in Suggestion.__slots__ if name not in _SUMMED},
+        by_cause[key] = replace(
+            known,
             processes=(*known.processes, *each.processes),
             growth_bytes_per_second=sum(rates) if rates else None,
         )
     return ranked(by_cause.values())
-
-
-_SUMMED: Final = ("processes", "growth_bytes_per_second")
 
 
 # --- from evidence -----------------------------------------------------------------------------------------------
