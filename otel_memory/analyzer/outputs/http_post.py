@@ -6,7 +6,6 @@ between "try again" and "never". Knows nothing of what is posted.
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
@@ -15,6 +14,7 @@ from typing import Final
 import httpx
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
+from otel_memory.analyzer.api_guard import is_loopback
 from otel_memory.analyzer.outputs.base import Busy, Refused
 from otel_memory.humanize import printable
 from otel_memory.version import __version__
@@ -48,7 +48,7 @@ class Poster:
             timeout=timeout_seconds,
             follow_redirects=False,
             # A proxy set for the outside world must not be asked for this machine itself; no .netrc with our secrets.
-            trust_env=auth is None and not _is_loopback(self._url.host),
+            trust_env=auth is None and not is_loopback(self._url.host),
         )
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> None:
@@ -103,12 +103,3 @@ class Poster:
             return max(0.0, parsedate_to_datetime(given).timestamp() - self._clock())
         except (ValueError, TypeError, OverflowError):
             return 0.0
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
