@@ -9,9 +9,9 @@ would be too large is split: by metric, by data point, by log record.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import xxhash
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -22,6 +22,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, ResourceMetrics
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+R = TypeVar("R", ResourceMetrics, ResourceLogs)
 
 VOLATILE: Final = frozenset({"process.command_args", "process.command_line"})
 """Attributes that are no part of the key, because they may differ between two starts of the same thing."""
@@ -41,37 +43,44 @@ class Piece:
 
 def metric_pieces(request: ExportMetricsServiceRequest, limit: int) -> tuple[list[Piece], int]:
     """Values of at most ``limit`` bytes, and how many data points fit into none."""
-    pieces: list[Piece] = []
-    lost = 0
-    for resource in request.resource_metrics:
-        whole = ExportMetricsServiceRequest(resource_metrics=[resource])
-        key = resource_key(resource.resource)
-        if whole.ByteSize() <= limit:
-            pieces.append(Piece(key, whole.SerializeToString(), _points_of(resource)))
-            continue
-        parts, dropped = _split_metrics(resource, limit)
-        lost += dropped
-        for part in parts:
-            value = ExportMetricsServiceRequest(resource_metrics=[part]).SerializeToString()
-            pieces.append(Piece(key, value, _points_of(part)))
-    return pieces, lost
+    return _pieces(
+        request.resource_metrics,
+        lambda resource: ExportMetricsServiceRequest(resource_metrics=[resource]),
+        _points_of,
+        _split_metrics,
+        limit,
+    )
 
 
 def log_pieces(request: ExportLogsServiceRequest, limit: int) -> tuple[list[Piece], int]:
     """Values of at most ``limit`` bytes, and how many log records fit into none."""
+    return _pieces(
+        request.resource_logs,
+        lambda resource: ExportLogsServiceRequest(resource_logs=[resource]),
+        _logs_of,
+        _split_logs,
+        limit,
+    )
+
+
+def _pieces(
+    resources: Iterable[R],
+    request_of: Callable[[R], Any],
+    count: Callable[[R], int],
+    split: Callable[[R, int], tuple[Iterable[R], int]],
+    limit: int,
+) -> tuple[list[Piece], int]:
     pieces: list[Piece] = []
     lost = 0
-    for resource in request.resource_logs:
-        whole = ExportLogsServiceRequest(resource_logs=[resource])
+    for resource in resources:
         key = resource_key(resource.resource)
+        whole = request_of(resource)
         if whole.ByteSize() <= limit:
-            pieces.append(Piece(key, whole.SerializeToString(), _logs_of(resource)))
+            pieces.append(Piece(key, whole.SerializeToString(), count(resource)))
             continue
-        parts, dropped = _split_logs(resource, limit)
+        parts, dropped = split(resource, limit)
         lost += dropped
-        for part in parts:
-            value = ExportLogsServiceRequest(resource_logs=[part]).SerializeToString()
-            pieces.append(Piece(key, value, _logs_of(part)))
+        pieces += [Piece(key, request_of(part).SerializeToString(), count(part)) for part in parts]
     return pieces, lost
 
 
