@@ -1,17 +1,21 @@
 """Memory of graphics processors: with stand-ins that are held against the real modules, and with those themselves.
 
-What runs here on every machine: the real nvidia-ml-py without a driver. What needs torch, or a device, says so.
+What runs here on every machine: the real nvidia-ml-py without a driver, and the real torch for processors. What needs a
+device says so.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
+import json
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,9 +33,11 @@ from otel_memory.probe.parts import Parts
 from otel_memory.probe.sources import Gate
 from otel_memory.probe.sources.gpu import STALE_SECONDS, GpuFeature, GpuReading, Nvml, loaded_torch, read_torch
 from tests.harness import wait_until
+from tests.parts.torch import environment as torch_environment
 
 GIB = 1 << 30
-HAS_TORCH = importlib.util.find_spec("torch") is not None
+MIB = 1 << 20
+TORCH_APP = Path(__file__).parents[1] / "programs" / "torch_app.py"
 
 
 class FakeNvml:
@@ -104,6 +110,23 @@ class FakeCuda:
 
 def fake_torch(initialized: bool = True) -> Any:
     return SimpleNamespace(cuda=FakeCuda(initialized))
+
+
+@functools.cache
+def run_torch() -> dict[str, Any]:
+    """What the application with the real torch says of itself and of the probe."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
+    done = subprocess.run(
+        [sys.executable, TORCH_APP],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env={**clean, **torch_environment()},
+    )
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
 
 
 @pytest.fixture
@@ -272,8 +295,28 @@ def test_a_program_without_torch_loads_neither_torch_nor_nvml() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed: its real allocator was NOT looked at")
-def test_the_real_torch_is_asked_without_being_begun() -> None:
+@pytest.mark.needs("torch")
+def test_the_real_torch_is_asked_without_being_begun_and_its_tensors_are_counted() -> None:
+    told = run_torch()
+    assert told["early"] is False, "the probe must not load it"
+    assert told["device"] is False, "Debian's build is for processors alone"
+    for place in (told["seen"], told["child"]):
+        assert place["gpu"]["torch"] == [] == place["gpu"]["devices"]
+        assert place["begun"] is False
+        assert place["failures"] == {}
+    assert not [name for name in told["metrics"] if "gpu" in name or "torch" in name]
+    assert told["tensors"] == 32
+    assert told["grown_in_c"] >= 32 * MIB, "tensors on the processor stand in the heap of C"
+
+
+@pytest.mark.needs("torch")
+def test_the_stand_in_for_torch_takes_what_the_real_one_takes() -> None:
+    for call, parameters in run_torch()["parameters"].items():
+        assert list(inspect.signature(getattr(FakeCuda(), call)).parameters) == parameters, call
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch with a device is not here: NOT looked at")
+def test_a_real_device_is_told_by_torch() -> None:
     program = (
         "import torch; from otel_memory.probe.sources.gpu import loaded_torch, read_torch\n"
         "assert loaded_torch() is torch; assert read_torch(torch) == (); assert not torch.cuda.is_initialized()\n"

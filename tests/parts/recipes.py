@@ -75,6 +75,7 @@ def all_recipes() -> dict[str, Recipe]:
     from tests.parts.debian import AlertmanagerRecipe, PrometheusRecipe
     from tests.parts.kafka import KafkaRecipe
     from tests.parts.runtimes import GoEmitterRecipe, JavaAgentRecipe, NodeEmitterRecipe
+    from tests.parts.torch import TorchRecipe
 
     recipes: tuple[Recipe, ...] = (
         ChromiumRecipe(),
@@ -85,11 +86,15 @@ def all_recipes() -> dict[str, Recipe]:
         JavaAgentRecipe(),
         GoEmitterRecipe(),
         NodeEmitterRecipe(),
+        TorchRecipe(),
     )
     return {recipe.name: recipe for recipe in recipes}
 
 
-NEEDED = ("chromium", "collector", "kafka", "alertmanager", "prometheus", "java_agent", "go_emitter", "node_emitter")
+NEEDED = (
+    *("chromium", "collector", "kafka", "alertmanager", "prometheus"),
+    *("java_agent", "go_emitter", "node_emitter", "torch"),
+)
 """Those that the tests of the product can't do without: `./dev test` fetches them, REQUIRE_PARTS=1 demands them.
 
 The harness is made for the others too; its tests of them run where they were fetched (`./dev parts`), and a test of
