@@ -1,4 +1,4 @@
-"""Where in the log a partition begins that arrives at a worker.
+"""What arrives with a rebalance, and where in the log a partition begins that arrives at a worker.
 
 Owns how far back is replayed, and what holds where the committed offset is no longer in the log.
 """
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kafka import ConsumerRebalanceListener  # type: ignore[import-untyped]
+
 from otel_memory.analyzer.kafka.client import TopicPartition
 from otel_memory.analyzer.kafka.records import Mark
 from otel_memory.analyzer.stats import KAFKA_RECORDS, Stats
@@ -20,6 +22,29 @@ ASK_MS: Final = 5000
 
 Committed = tuple[int | None, Mark | None]
 """The offset that is committed, and what stands beside it."""
+
+
+class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Runs within ``poll`` on the client's thread, where nothing may block: it only notes what came.
+
+    Nothing is paused here or elsewhere: kafka-python 3.0 keeps what it has fetched of a paused partition aside, and may
+    never come back to it. What is fetched too early is read again after a ``seek``.
+    """
+
+    def __init__(self) -> None:
+        self.assigned: frozenset[TopicPartition] = frozenset()
+        self.changed = False
+
+    def on_partitions_revoked(self, revoked: Any) -> None:
+        return
+
+    def on_partitions_assigned(self, assigned: Any) -> None:
+        self.assigned = frozenset(assigned)
+        self.changed = True
+
+    def on_partitions_lost(self, lost: Any) -> None:
+        self.assigned = frozenset()
+        self.changed = True
 
 
 @dataclass(frozen=True, slots=True)

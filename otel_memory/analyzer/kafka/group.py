@@ -20,15 +20,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kafka import ConsumerRebalanceListener  # type: ignore[import-untyped]
 from kafka.errors import FencedInstanceIdError, KafkaTimeoutError  # type: ignore[import-untyped]
 
 from otel_memory.analyzer.alerting import AlertingSettings
 from otel_memory.analyzer.decode import MalformedPayload, decode
-from otel_memory.analyzer.kafka.arrival import Committed, arrivals
+from otel_memory.analyzer.kafka.arrival import Committed, Listener, arrivals
 from otel_memory.analyzer.kafka.client import Connection, KafkaError, OffsetAndMetadata, TopicPartition, Topics
 from otel_memory.analyzer.kafka.overlay import Overlay
-from otel_memory.analyzer.kafka.owned import Owned, Phase, Poison
+from otel_memory.analyzer.kafka.owned import Owned, Phase, Poison, gauges_of
 from otel_memory.analyzer.kafka.partition import STEP_SECONDS, Partition
 from otel_memory.analyzer.kafka.records import Mark, Owner
 from otel_memory.analyzer.kafka.writer import Aborted, Writer
@@ -92,29 +91,6 @@ class _Logs:
     committed: int
 
 
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Runs within ``poll`` on the client's thread, where nothing may block: it only notes what came.
-
-    Nothing is paused here or elsewhere: kafka-python 3.0 keeps what it has fetched of a paused partition aside, and may
-    never come back to it. What is fetched too early is read again after a ``seek``.
-    """
-
-    def __init__(self) -> None:
-        self.assigned: frozenset[TopicPartition] = frozenset()
-        self.changed = False
-
-    def on_partitions_revoked(self, revoked: Any) -> None:
-        return
-
-    def on_partitions_assigned(self, assigned: Any) -> None:
-        self.assigned = frozenset(assigned)
-        self.changed = True
-
-    def on_partitions_lost(self, lost: Any) -> None:
-        self.assigned = frozenset()
-        self.changed = True
-
-
 class GroupWorker:
     """Start it after what it writes to, stop it before."""
 
@@ -145,7 +121,7 @@ class GroupWorker:
         self._thread = threading.Thread(target=self._run, name="otel-memory-kafka-group", daemon=True)
         self._consumer: Any = None
         self._writer: Writer | None = None
-        self._listener: _Listener | None = None
+        self._listener: Listener | None = None
         self._generation = -1
         self._committed_at = 0.0
         self._told_at = 0.0
@@ -171,19 +147,7 @@ class GroupWorker:
 
     def gauges(self) -> dict[str, tuple[str, float]]:
         """For the page of metrics: name -> (help, value). From any thread."""
-        owned = list(self._owned.values())
-        return {
-            "kafka_partitions": ("Partitions that this worker judges.", float(len(owned))),
-            "kafka_partitions_replaying": (
-                "Partitions that are being rebuilt from the log.",
-                float(sum(one.phase is not Phase.LIVE for one in owned)),
-            ),
-            "kafka_replay_records_left": (
-                "Records that are still to be replayed.",
-                float(sum(one.left for one in owned)),
-            ),
-            "kafka_lag_records": ("Records in this worker's partitions that wait to be judged.", float(self._lag)),
-        }
+        return gauges_of(list(self._owned.values()), self._lag)
 
     # --- the thread ------------------------------------------------------------------------------------------
 
@@ -237,7 +201,7 @@ class GroupWorker:
         self._writer = Writer(self._connection, topics, settings.group, settings.owner.instance, self._stats)
         consumer = self._connection.member(settings.group, settings.owner.instance, settings.session_seconds)
         self._consumer = consumer
-        self._listener = _Listener()
+        self._listener = Listener()
         self._aborted = 0
         for topic in (topics.metrics, topics.logs):
             # A leader that knows no partition yet would give nobody any, and then do it all again.
@@ -292,7 +256,7 @@ class GroupWorker:
 
     # --- partitions that come and go -------------------------------------------------------------------------
 
-    def _rebalance(self, listener: _Listener) -> None:
+    def _rebalance(self, listener: Listener) -> None:
         assigned = listener.assigned
         metrics = {place.partition: place for place in assigned if place.topic == self._topics.metrics}
         logs = {place.partition: place for place in assigned if place.topic == self._topics.logs}

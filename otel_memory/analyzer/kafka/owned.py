@@ -7,6 +7,7 @@ to no broker.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -123,3 +124,19 @@ class Owned:
         self.phase = Phase.LIVE
         self.overlay = None
         return filled
+
+
+def gauges_of(owned: Sequence[Owned], lag: int) -> dict[str, tuple[str, float]]:
+    """For the page of metrics: name -> (help, value). ``lag``: records that wait."""
+    return {
+        "kafka_partitions": ("Partitions that this worker judges.", float(len(owned))),
+        "kafka_partitions_replaying": (
+            "Partitions that are being rebuilt from the log.",
+            float(sum(one.phase is not Phase.LIVE for one in owned)),
+        ),
+        "kafka_replay_records_left": (
+            "Records that are still to be replayed.",
+            float(sum(one.left for one in owned)),
+        ),
+        "kafka_lag_records": ("Records in this worker's partitions that wait to be judged.", float(lag)),
+    }
