@@ -163,6 +163,8 @@ def _objects(first: dict[str, Any], rest: Iterable[str]) -> Iterator[dict[str, A
 
 def _is_prometheus(document: Mapping[str, Any]) -> bool:
     data = document.get("data")
+    if document.get("status") == "error" and "errorType" in document:
+        return True
     return "resultType" in document or (isinstance(data, dict) and "resultType" in data)
 
 
