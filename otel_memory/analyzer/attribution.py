@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from otel_memory.analyzer.attribution_fit import Explained, Fit, Signal, Span, f
 from otel_memory.analyzer.model import Suspect
 from otel_memory.analyzer.series import ProcessSeries, tolerance_of
 from otel_memory.analyzer.windows import LEVELS, Floats
-from otel_memory.humanize import format_bytes, format_calls, format_share
+from otel_memory.humanize import format_bytes, format_calls, format_duration, format_share
 
 Rows = NDArray[np.intp]
 
@@ -30,6 +30,7 @@ _LEAST_SHARE: Final = 0.05
 _LEAST_PROBABILITY: Final = 0.1
 _SURE: Final = 0.7
 _UNRELATED: Final = 0.5
+_SURELY_UNRELATED: Final = 0.7
 _TOGETHER: Final = 0.97
 """Correlation of calls above which two routes are said to be called together."""
 _BYTES_OF_A_BLOCK: Final = 512
@@ -67,19 +68,36 @@ class AttributionInput:
     left_out: Span | None = None
 
 
+class Attribution(NamedTuple):
+    """The suspects, best first; or, where the growth is tied to no calls, the sentence that says so."""
+
+    suspects: tuple[Suspect, ...] = ()
+    unrelated: str = ""
+
+    @property
+    def confidence(self) -> float:
+        """That of the first suspect, 0 where there is none."""
+        return self.suspects[0].confidence if self.suspects else 0.0
+
+
 def attribute(inputs: AttributionInput) -> tuple[Suspect, ...]:
     """The suspects, best first; none where nothing grows, too little is known, or growth is not tied to calls."""
+    return compare(inputs).suspects
+
+
+def compare(inputs: AttributionInput) -> Attribution:
+    """The suspects, or that there are none among what is called."""
     usable = np.isfinite(inputs.memory)
     keep = np.flatnonzero(usable)[-_MOST_SAMPLES:]
     if len(keep) < _LEAST_SAMPLES:
-        return ()
+        return Attribution()
     times = inputs.times[keep]
     memory = inputs.memory[keep]
     growth = inputs.growth_bytes_per_second
     if growth is None:
         growth = _growth(times, memory)
     if growth <= 0 or not math.isfinite(growth):
-        return ()
+        return Attribution()
     left_out = inputs.left_out
     if left_out is not None and ((times < left_out[0]) | (times > left_out[1])).sum() < 2 * _LEAST_SAMPLES:
         left_out = None  # hardly anything would remain
@@ -91,6 +109,7 @@ def attribute(inputs: AttributionInput) -> tuple[Suspect, ...]:
             known = values[keep]
             signals.append(Signal(known, _covered(known, size, memory), _measured_anew(known)))
     suspects: list[Suspect] = []
+    unrelated = ""
     for kind, named in (
         ("route", inputs.routes),
         ("operation", {name: operation.calls for name, operation in inputs.operations.items()}),
@@ -101,12 +120,13 @@ def attribute(inputs: AttributionInput) -> tuple[Suspect, ...]:
         found = fit(times, signals, calls.counts, left_out)
         if kind == "route":
             suspects += _routes(found, calls, growth, float(times[-1] - times[0]))
+            unrelated = _unrelated_sentence(found, calls, float(times[-1] - times[0]))
         else:
             measured = _measured(inputs.operations, calls.names, keep, float(memory[-1] - memory[0]))
             suspects += _operations(found, calls, measured, growth, float(times[-1] - times[0]))
     # A route and the operation behind it explain the same growth: the route is named first, people know it.
     suspects.sort(key=lambda suspect: (-round(suspect.share * suspect.confidence, 2), suspect.kind != "route"))
-    return tuple(suspects[:_MOST_SUSPECTS])
+    return Attribution(tuple(suspects[:_MOST_SUSPECTS]), "" if suspects else unrelated)
 
 
 def attribute_series(
@@ -114,21 +134,21 @@ def attribute_series(
     growth_bytes_per_second: float | None = None,
     since: float | None = None,
     left_out: Span | None = None,
-) -> tuple[Suspect, ...]:
+) -> Attribution:
     """The suspects of a process from the finest level of its windows that names one, for slow leaks a coarser one.
 
     ``since`` (s) is when it began to grow: what was before is left aside where enough remains. ``left_out`` (s, from
     and to): not to be looked at.
     """
-    best: tuple[Suspect, ...] = ()
+    best = Attribution()
     for level in range(len(LEVELS)):
         inputs = input_of(series, growth_bytes_per_second, level=level, since=since, left_out=left_out)
         if inputs is None or len(inputs.times) < _LEAST_SAMPLES:
             break
-        found = attribute(inputs)
-        if found and (not best or found[0].confidence > best[0].confidence):
+        found = compare(inputs)
+        if (found.confidence, bool(found.unrelated)) > (best.confidence, bool(best.unrelated)):
             best = found
-        if best and best[0].confidence >= _SURE:
+        if best.confidence >= _SURE:
             break
     return best
 
@@ -292,6 +312,17 @@ def _worth_naming(found: Fit) -> list[Explained]:
         for item in found.explained
         if item.probability >= _LEAST_PROBABILITY and item.share * item.probability >= _LEAST_SHARE
     ]
+
+
+def _unrelated_sentence(found: Fit, calls: _Calls, seconds: float) -> str:
+    if found.unrelated < _SURELY_UNRELATED:
+        return ""
+    routes = f"{calls.names[0]} was" if len(calls.names) == 1 else f"{len(calls.names)} routes were"
+    return (
+        f"the growth is not tied to requests: it went on whatever was called ({routes} compared with it over "
+        f"{format_duration(seconds)}, probability {format_share(found.unrelated)}); look at what runs beside them, "
+        "such as a background thread or a timer"
+    )
 
 
 def _suspect(

@@ -85,6 +85,8 @@ class _Known:
     judge: Judge = field(default_factory=Judge)
     alerting: AlertingState | None = None
     suspects: tuple[Suspect, ...] = ()
+    unrelated: str = ""
+    """Why no call is suspected, as a sentence."""
     found: tuple[Suspect, ...] = ()
     """What the process found of its own growth, ..."""
     found_at: float = float("-inf")
@@ -234,7 +236,7 @@ class Pipeline:
             if result is None or not result.sufficient or result.score < SUSPICIOUS:
                 known.suspicious_since = None
                 if known.alerting is None or known.alerting.verdict not in (Verdict.LEAKING, Verdict.WATCH):
-                    known.suspects = ()
+                    known.suspects, known.unrelated = (), ""
                 continue
             if known.suspicious_since is None:
                 known.suspicious_since = memory.last_time
@@ -244,7 +246,9 @@ class Pipeline:
         for known, series, result, now in due[:MAX_ATTRIBUTIONS]:
             known.refreshed_at = now
             with self._contained(f"finding suspects of process {series.info.id}"):
-                known.suspects = attribute_series(series, result.growth_rate, result.since, known.looked)
+                known.suspects, known.unrelated = attribute_series(
+                    series, result.growth_rate, result.since, known.looked
+                )
 
     def _conclude(self, process_id: str, series: ProcessSeries, turn: Turn) -> list[Alert]:
         """Judge one process; returns the alerts that go on and have new figures."""
@@ -256,6 +260,8 @@ class Pipeline:
         assessment = assess(series, findings)
         if assessment is None:
             return []
+        if known.unrelated:
+            assessment = replace(assessment, reasons=(*assessment.reasons, known.unrelated))
         decision = step(known.alerting, assessment, assessment.last_seen, self._alerting)
         known.alerting = decision.state
         known.assessment = decision.apply(assessment)
@@ -301,6 +307,7 @@ class Pipeline:
             turn.changes += [_change(alert, now, known.assessment) for alert in decision.changes]
         known.judge = Judge()
         known.suspects = known.found = ()
+        known.unrelated = ""
         known.suspicious_since = known.looked = None
         known.refreshed_at = known.told_at = float("-inf")
 

@@ -15,7 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_memory import names
-from otel_memory.analyzer.attribution import AttributionInput, OperationInput, attribute, attribute_series, input_of
+from otel_memory.analyzer.attribution import (
+    Attribution,
+    AttributionInput,
+    OperationInput,
+    attribute,
+    attribute_series,
+    compare,
+    input_of,
+)
 from otel_memory.analyzer.attribution_fit import nnls
 from otel_memory.analyzer.model import Payload, Point, ProcessInfo, Suspect
 from otel_memory.analyzer.series import ProcessSeries
@@ -136,6 +144,14 @@ def test_growth_that_is_not_tied_to_requests_has_no_route_for_a_culprit() -> Non
     found = [attribute(case(seed, 60, {}, background=300e3)) for seed in range(SEEDS)]
     assert sum(bool(suspects) for suspects in found) <= 0.2 * SEEDS
     assert sum(bool(suspects) and suspects[0].confidence >= 0.7 for suspects in found) <= 0.05 * SEEDS
+
+
+def test_growth_that_is_not_tied_to_requests_is_said_to_be_none_of_theirs() -> None:
+    found = [compare(case(seed, 60, {}, background=300e3)) for seed in range(SEEDS)]
+    assert sum("not tied to requests" in each.unrelated for each in found) >= 0.7 * SEEDS
+    assert not any(each.unrelated and each.suspects for each in found)
+    tied = [compare(case(seed, 60, {0: 30e3})) for seed in range(SEEDS)]
+    assert sum(bool(each.unrelated) for each in tied) <= 0.05 * SEEDS
 
 
 def test_beside_a_background_the_route_gets_its_own_share() -> None:
@@ -398,7 +414,7 @@ def fed(seconds: int, spacing: float = 1.0, restart_at: int | None = None) -> Pr
 
 
 def test_the_windows_of_a_process_lead_to_its_suspect() -> None:
-    first = attribute_series(fed(90), 400e3)[0]
+    first = attribute_series(fed(90), 400e3).suspects[0]
     assert (first.kind, first.name) == ("route", "GET /0")
     assert first.growth_bytes_per_second == pytest.approx(400e3, rel=0.1)
 
@@ -408,7 +424,7 @@ def test_only_the_present_life_of_a_process_counts() -> None:
     inputs = input_of(series)
     assert inputs is not None
     assert len(inputs.times) == 60
-    assert attribute_series(series)[0].name == "GET /0"
+    assert attribute_series(series).suspects[0].name == "GET /0"
 
 
 def test_what_was_before_the_growth_is_left_aside_where_enough_remains() -> None:
@@ -421,4 +437,4 @@ def test_what_was_before_the_growth_is_left_aside_where_enough_remains() -> None
 
 def test_a_process_without_memory_has_no_input() -> None:
     assert input_of(ProcessSeries(ProcessInfo("id", "shop"))) is None
-    assert attribute_series(ProcessSeries(ProcessInfo("id", "shop"))) == ()
+    assert attribute_series(ProcessSeries(ProcessInfo("id", "shop"))) == Attribution()

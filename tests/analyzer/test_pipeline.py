@@ -15,6 +15,7 @@ import pytest
 from otel_memory import names
 from otel_memory.analyzer import judgement, pipeline
 from otel_memory.analyzer.alerting import AlertingSettings
+from otel_memory.analyzer.attribution import Attribution
 from otel_memory.analyzer.model import Alert, AlertState, Assessment, Decoded, Event, Payload, Point, Verdict
 from otel_memory.analyzer.outputs.base import AlertChange
 from otel_memory.analyzer.pipeline import Pipeline
@@ -308,7 +309,7 @@ def test_alerts_that_go_on_get_new_figures_but_are_no_change(rig: Rig) -> None:
 
 def test_attribution_is_bounded_in_a_batch_and_reaches_everybody(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     sought: list[str] = []
-    monkeypatch.setattr(pipeline, "attribute_series", lambda series, *_: sought.append(series.info.id) or ())
+    monkeypatch.setattr(pipeline, "attribute_series", lambda series, *_: sought.append(series.info.id) or Attribution())
     processes = [MadeUp(instance=f"i{number}") for number in range(3 * pipeline.MAX_ATTRIBUTIONS)]
     for index in range(55):
         before = len(sought)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.programs.judged.run import Seen, judge
+from tests.programs.judged.run import judge
+from tests.programs.judged.seen import Seen
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc"),

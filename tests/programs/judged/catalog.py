@@ -187,4 +187,37 @@ HEALTHY = (
     Judged("calm_pool", (at(9, 33, "/query/{}"), at(5, 47, "/home"))),
     Judged("calm_backlog"),
 )
-PROGRAMS = {one.name: one for one in (*LEAKING, *HEALTHY)}
+HELD_OUT = (
+    Judged(
+        "leaky_signals",
+        (at(5, 41, "/dashboard/{}"), at(4, 29, "/prices"), at(4, 53, "/articles/{4000}")),
+        functions=("dashboard",),
+        types=("function", "cell"),
+    ),
+    Judged(
+        "leaky_tasks",
+        (at(5, 31, "/order/{}"), at(4, 43, "/stock"), at(4, 23, "/health"), at(3, 53, "/basket/{800}")),
+        route="/order/{number}",
+        functions=("order", "reserve"),
+        types=("_asyncio.Task", "coroutine", "_asyncio.Future"),
+    ),
+    Judged("leaky_grpc", functions=("Sessions.open",)),
+    Judged("leaky_results", functions=("count_words",), types=("celery.result.EagerResult",)),
+    Judged("leaky_context", functions=("note", "produce")),
+    Judged(
+        "leaky_vectors",
+        (at(6, 37, "/similar/text-{}"), at(4, 23, "/statistics"), at(4, 53, "/texts")),
+        route="/similar/{text}",
+        functions=("Index.embed",),
+        types=("numpy.ndarray",),
+    ),
+    Judged("calm_arrays", (at(4, 31, "/window/{900}"), at(4, 47, "/latest"), at(3, 23, "/rows"))),
+    Judged("calm_regexes", (at(5, 37, "/filter/{}"), at(3, 29, "/page/{90}"), at(3, 53, "/rows"))),
+    Judged("calm_scheduler"),
+    Judged("calm_streams", (at(2, 43, "/stream/{}"), at(3, 29, "/size"), at(4, 23, "/ping"))),
+    Judged("calm_churn"),
+    Judged("calm_ring", (at(5.5, 37, "/event/{}"), at(2, 29, "/recent"), at(4, 53, "/rows"))),
+)
+"""Written when the judgement was done, of other kinds and with other frameworks: nothing was tuned on them before they
+had been judged."""
+PROGRAMS = {one.name: one for one in (*LEAKING, *HEALTHY, *HELD_OUT)}

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 import urllib.error
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from tests.harness import Analyzer, Program, free_port, wait_until
 from tests.harness.net import listens
 from tests.programs.judged.catalog import PROGRAMS, Judged
+from tests.programs.judged.recording import Recorder
+from tests.programs.judged.seen import Seen
 
 ROOT = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent
@@ -31,81 +29,6 @@ SETTINGS = {
     "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "system_metrics,threading,sqlite3,httpx",
     "OTEL_PYTHON_MEMORY_LIMIT": "512MiB",
 }
-RECORDED = ("memory_bytes", "leak_score", "verdict", "growth_bytes_per_second")
-RANKS = ("unknown", "healthy", "watch", "leaking")
-
-
-@dataclass
-class Seen:
-    """What the analyzer said of one program over time."""
-
-    program: Judged
-    timeline: list[dict[str, Any]] = field(default_factory=list)
-    """One for each change of what it said: ``seconds`` since the load began, and the process as the API gives it."""
-
-    def add(self, seconds: float, process: dict[str, Any]) -> None:
-        """The analyzer says this now."""
-        self.timeline.append({"seconds": seconds, **process})
-
-    @property
-    def verdict(self) -> str:
-        """The verdict at the end."""
-        return self.timeline[-1]["verdict"] if self.timeline else "unknown"
-
-    @property
-    def worst(self) -> str:
-        """The most alarming verdict at any time."""
-        return max((one["verdict"] for one in self.timeline), key=RANKS.index, default="unknown")
-
-    @property
-    def seconds_to_verdict(self) -> float | None:
-        """Until it was called leaking for the first time, or for good what it is at the end."""
-        called = [one["seconds"] for one in self.timeline if one["verdict"] == "leaking"]
-        if called:
-            return float(called[0])
-        since = None
-        for one in reversed(self.timeline):
-            if one["verdict"] != self.verdict:
-                break
-            since = one["seconds"]
-        return since
-
-    @property
-    def verdict_is_right(self) -> bool:
-        """Whether it is leaking or healthy, as it should be, at the end; to be watched is neither."""
-        return self.verdict == ("leaking" if self.program.leaks else "healthy")
-
-    def seconds_of(self, verdict: str) -> float:
-        """How long it had a verdict, altogether."""
-        told = list(pairwise(self.timeline))
-        return float(sum(after["seconds"] - one["seconds"] for one, after in told if one["verdict"] == verdict))
-
-    @property
-    def false_alarm(self) -> bool:
-        """Whether what is healthy was called leaking at any time."""
-        return not self.program.leaks and self.worst == "leaking"
-
-    @property
-    def first_suspect(self) -> dict[str, Any] | None:
-        """Whom it suspects first at the end."""
-        suspects = self.timeline[-1]["suspects"] if self.timeline else []
-        return suspects[0] if suspects else None
-
-    @property
-    def culprit_is_first(self) -> bool:
-        """Whether that is who is to blame."""
-        return self.first_suspect is not None and self.program.blames(self.first_suspect)
-
-    def write(self, folder: Path) -> None:
-        """The recorded series as CSV, for a look at what went wrong."""
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{self.program.name}.csv").open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["time", *RECORDED, "suspects", "reasons"])
-            for one in self.timeline:
-                suspects = [f"{s['kind']} {s['name']} {s['share']:.2f} {s['confidence']:.2f}" for s in one["suspects"]]
-                figures = [one[name] for name in RECORDED]
-                rows.writerow([round(one["seconds"], 1), *figures, "; ".join(suspects), "; ".join(one["reasons"])])
 
 
 def judge(
@@ -113,25 +36,28 @@ def judge(
     seconds: float = SECONDS,
     together: int = TOGETHER,
     settled: Callable[[Sequence[Seen]], bool] = lambda seen: False,
-    keep: Path | None = None,
+    record: Path | None = None,
 ) -> Iterator[Seen]:
     """Run the programs, ``together`` at a time, each for ``seconds`` of load or until all at work have ``settled``.
 
-    ``keep``: a folder for what the analyzers stored, one for each group, named by its first program.
+    ``record``: a folder for what they sent; see ``recording``.
     """
     waiting = [PROGRAMS[name] for name in names]
     while waiting:
         group, waiting = waiting[:together], waiting[together:]
-        data_dir = None if keep is None else keep.absolute() / f"{group[0].name}.data"
-        yield from _judge_together(group, seconds, settled, data_dir)
+        yield from _judge_together(group, seconds, settled, record)
 
 
 def _judge_together(
-    group: Sequence[Judged], seconds: float, settled: Callable[[Sequence[Seen]], bool], data_dir: Path | None
+    group: Sequence[Judged], seconds: float, settled: Callable[[Sequence[Seen]], bool], record: Path | None
 ) -> Sequence[Seen]:
     with ExitStack() as stack:
-        analyzer = stack.enter_context(Analyzer(data_dir=data_dir))
-        running = [(one, *_started(one, analyzer, stack)) for one in group]
+        analyzer = stack.enter_context(Analyzer())
+        recorder = None if record is None else stack.enter_context(Recorder(record, analyzer.http_endpoint))
+        running = []
+        for one in group:
+            endpoint = analyzer.http_endpoint if recorder is None else recorder.endpoint(one.name)
+            running.append((one, *_started(one, endpoint, stack)))
         served = [(one, port) for one, port, _ in running if port]
         for one, port, program in running:
             wait_until(
@@ -143,15 +69,17 @@ def _judge_together(
             urls = [f"{one.name}=http://127.0.0.1:{port}" for one, port in served]
             argv = [sys.executable, "-m", "tests.programs.judged.load", *urls]
             stack.enter_context(Program(argv, cwd=ROOT, name="load"))
+        if recorder is not None:
+            recorder.load_began = time.time()
         return _follow(analyzer, [(one, program) for one, _, program in running], seconds, settled)
 
 
-def _started(one: Judged, analyzer: Analyzer, stack: ExitStack) -> tuple[int, Program]:
+def _started(one: Judged, endpoint: str, stack: ExitStack) -> tuple[int, Program]:
     port = free_port() if one.requests else 0
     env = {
         **SETTINGS,
         "OTEL_SERVICE_NAME": one.name,
-        "OTEL_EXPORTER_OTLP_ENDPOINT": analyzer.http_endpoint,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
         "PORT": str(port),
     }
     argv = [str(BIN / "opentelemetry-instrument"), sys.executable, str(one.path)]

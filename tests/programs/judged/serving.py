@@ -12,7 +12,7 @@ def load_tables(megabytes=30):
         TABLES[f"table {table}"] = [f"row {table} {row} " * 6 for row in range(6_500)]
 
 
-def serve_flask(app):
+def serve_wsgi(app):
     """Threads, as a small deployment has them."""
     import logging
 
@@ -21,6 +21,9 @@ def serve_flask(app):
     load_tables()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     make_server("127.0.0.1", PORT, app, threaded=True).serve_forever()
+
+
+serve_flask = serve_wsgi
 
 
 def serve_fastapi(app):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.programs.judged.run import Seen
+from tests.programs.judged.seen import Seen
 
 HEAD = (
     "| program | what it does | verdict | after | on the way | first suspect | right |\n|---|---|---|---|---|---|---|"
