@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from otel_memory.analyzer import alert_texts
 from otel_memory.analyzer.identity import digest
-from otel_memory.analyzer.model import Alert, AlertState, Assessment, Verdict
+from otel_memory.analyzer.model import Alert, AlertState, Assessment, Trend, Verdict
 
 MEMORY_LEAK: Final = "memory_leak"
 MEMORY_LIMIT_NEAR: Final = "memory_limit_near"
@@ -49,6 +49,12 @@ class AlertingSettings:
     leak_samples: int = 256
     leak_urgency: float = 0.1
     """Share of the time to the limit that holding on may take at most."""
+    young_seconds: float = 75.0
+    """What is seen for the first time is not called leaking for so long: it warms up, and its caches fill; ..."""
+    young_urgency: float = 1 / 7
+    """... but not for longer than this share of the time to the limit, ..."""
+    young_least_seconds: float = 50.0
+    """... nor for less than so long."""
     healthy_evaluations: int = 10
     healthy_seconds: float = 30.0
     unknown_seconds: float = 60.0
@@ -274,6 +280,8 @@ def _judged(state: AlertingState, assessment: Assessment, now: float, settings: 
             near_alert=state.near_alert,
         )
     high, doubtful, low = score >= settings.leak_score, score >= settings.watch_score, score < settings.healthy_score
+    # What has stopped to grow needn't be free of all doubt as well.
+    low = low or not (doubtful or assessment.trend is Trend.INCREASING)
     state = replace(
         state,
         scored_at=now,
@@ -294,7 +302,9 @@ def _verdict(state: AlertingState, assessment: Assessment, now: float, settings:
         _seconds(state, settings.leak_seconds, settings.leak_evaluations - 1),
         _persistence(state, assessment, settings),
     )
-    if state.leaking.lasts(now, settings.leak_evaluations, leak_seconds):
+    begins = (assessment.leak_score or 0.0) >= settings.leak_score and not _young(assessment, settings)
+    held = state.leaking.lasts(now, settings.leak_evaluations, leak_seconds)
+    if held and (begins or state.verdict is Verdict.LEAKING):
         return Verdict.LEAKING
     if state.verdict in {Verdict.LEAKING, Verdict.WATCH}:
         count = settings.healthy_evaluations
@@ -317,6 +327,13 @@ def _persistence(state: AlertingState, assessment: Assessment, settings: Alertin
     hold = settings.leak_share * seen
     reaches = assessment.time_to_limit
     return hold if reaches is None else min(hold, settings.leak_urgency * reaches.estimate)
+
+
+def _young(assessment: Assessment, settings: AlertingSettings) -> bool:
+    """Whether it is too early to call what grows a leak, and there is time to wait."""
+    seen, reaches = assessment.last_seen - assessment.first_seen, assessment.time_to_limit
+    urgent = float("inf") if reaches is None else settings.young_urgency * reaches.estimate
+    return seen < min(settings.young_seconds, max(settings.young_least_seconds, urgent))
 
 
 def _near(state: AlertingState, assessment: Assessment, now: float, settings: AlertingSettings) -> AlertingState:

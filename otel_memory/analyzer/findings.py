@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from otel_memory import names
+from otel_memory.analyzer.feeds import NO_ROUTE
 from otel_memory.analyzer.model import AttributeValue, Suspect
+from otel_memory.analyzer.series import OTHER
 from otel_memory.humanize import format_bytes, format_rate
 
 OF_FINDINGS: Final = frozenset({"site", "type"})
@@ -161,11 +163,16 @@ def suspects_of(finding: Finding) -> tuple[Suspect, ...]:
 
 def merged(suspects: Sequence[Suspect], found: Sequence[Suspect]) -> tuple[Suspect, ...]:
     """Those that the calls explain and those that the process found, the surest large ones first; where they say
-    equally much, the line before the route that leads to it."""
+    equally much, the line before the route that leads to it. Calls that have no name come last: they lead nowhere."""
     everyone = sorted(
-        [*found, *suspects], key=lambda one: (-round(one.share * one.confidence, 1), one.kind not in OF_FINDINGS)
+        [*found, *suspects],
+        key=lambda one: (_nameless(one), -round(one.share * one.confidence, 1), one.kind not in OF_FINDINGS),
     )
     return tuple(everyone[:MOST_SUSPECTS])
+
+
+def _nameless(suspect: Suspect) -> bool:
+    return suspect.kind == "route" and suspect.name.endswith((NO_ROUTE, OTHER))
 
 
 def _share(times: float) -> float:

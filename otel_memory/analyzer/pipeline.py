@@ -22,6 +22,7 @@ from otel_memory.analyzer.assessing import Findings, assess, silenced
 from otel_memory.analyzer.attribution import attribute_series
 from otel_memory.analyzer.findings import OF_FINDINGS, merged, read_finding, suspects_of
 from otel_memory.analyzer.fleet_alerts import FleetAlerting, Groups
+from otel_memory.analyzer.in_use import InUse, weigh_all
 from otel_memory.analyzer.judgement import SUSPICIOUS, Judge, score_all
 from otel_memory.analyzer.keeper import Keeper, Turn
 from otel_memory.analyzer.model import Alert, Assessment, Decoded, Event, Payload, Suspect, Verdict
@@ -83,6 +84,7 @@ class _Known:
     """What is kept of one process between payloads, beside its windows. Times are event time but for ``heard_at``."""
 
     judge: Judge = field(default_factory=Judge)
+    in_use: InUse = field(default_factory=InUse)
     alerting: AlertingState | None = None
     suspects: tuple[Suspect, ...] = ()
     unrelated: str = ""
@@ -217,14 +219,14 @@ class Pipeline:
             sampled[process_id] = series
 
     def _score(self, sampled: Mapping[str, ProcessSeries]) -> None:
-        everyone = [(self._known[process_id].judge, series) for process_id, series in sampled.items()]
+        everyone = [(self._known[process_id], series) for process_id, series in sampled.items()]
         try:
-            score_all(everyone)
+            _score_all(everyone)
         except Exception:
             # One of them can't be scored: the others must not suffer for it.
             for one in everyone:
                 with self._contained(f"scoring process {one[1].info.id}"):
-                    score_all([one])
+                    _score_all([one])
 
     def _find_suspects(self, sampled: Mapping[str, ProcessSeries]) -> None:
         due: list[tuple[_Known, ProcessSeries, ScoreResult, float]] = []
@@ -305,7 +307,7 @@ class Pipeline:
             known.assessment = silenced(decision.apply(known.assessment), reason)
             turn.concluded[process_id] = (known.assessment, known.alerting)
             turn.changes += [_change(alert, now, known.assessment) for alert in decision.changes]
-        known.judge = Judge()
+        known.judge, known.in_use = Judge(), InUse()
         known.suspects = known.found = ()
         known.unrelated = ""
         known.suspicious_since = known.looked = None
@@ -450,6 +452,11 @@ class Pipeline:
         per_second = SERIES_OF_A_PROCESS * sum(1 / max(spacing, 0.1) for spacing in spacings)
         span = MAX_RESTORED_SAMPLES / per_second if per_second else RESTORE_SECONDS
         return max(newest - max(span, LEAST_RESTORE_SECONDS), now - RESTORE_SECONDS)
+
+
+def _score_all(everyone: Sequence[tuple[_Known, ProcessSeries]]) -> None:
+    score_all([(known.judge, series) for known, series in everyone])
+    weigh_all([(known.in_use, known.judge, series) for known, series in everyone])
 
 
 def _change(alert: Alert, at: float, assessment: Assessment) -> AlertChange:

@@ -69,7 +69,7 @@ class Live:
 
     def __init__(self, settings: AlertingSettings | None = None, state: AlertingState | None = None) -> None:
         # Half of the default, so that the stories of the tests are short ones.
-        self.settings = settings or AlertingSettings(leak_seconds=4.0)
+        self.settings = settings or AlertingSettings(leak_seconds=4.0, young_seconds=0.0)
         self.state = state
         self.changes: list[tuple[float, Alert]] = []
         self.verdicts: list[Verdict] = []
@@ -149,7 +149,7 @@ def test_a_doubt_that_never_grows_ends() -> None:
 
 
 def test_an_alert_is_pending_then_firing_then_resolved() -> None:
-    live = Live(AlertingSettings(for_seconds=10, leak_seconds=4))
+    live = Live(AlertingSettings(young_seconds=0, for_seconds=10, leak_seconds=4))
     live.run([0.9] * 30 + [0.1] * 60)
     assert live.states() == [PENDING, FIRING, RESOLVED]
     (pending_at, pending), (firing_at, firing), (resolved_at, resolved) = live.changes
@@ -186,7 +186,7 @@ def test_a_leak_that_will_soon_meet_the_limit_is_not_waited_for() -> None:
 
 
 def test_a_new_episode_has_the_same_id_and_a_new_start() -> None:
-    live = Live(AlertingSettings(cooldown_seconds=60))
+    live = Live(AlertingSettings(young_seconds=0, cooldown_seconds=60))
     live.run([0.9] * 20 + [0.1] * 120 + [0.9] * 60)
     assert live.states() == [PENDING, FIRING, RESOLVED, PENDING, FIRING]
     first, second = live.changes[0][1], live.changes[3][1]
@@ -195,7 +195,7 @@ def test_a_new_episode_has_the_same_id_and_a_new_start() -> None:
 
 
 def test_flapping_is_damped_by_the_cooldown() -> None:
-    live = Live(AlertingSettings(cooldown_seconds=300, leak_share=0))
+    live = Live(AlertingSettings(young_seconds=0, cooldown_seconds=300, leak_share=0))
     live.run(([0.9] * 20 + [0.1] * 40) * 20)
     pendings = [at for at, alert in live.changes if alert.state is PENDING]
     resolved = [at for at, alert in live.changes if alert.state is RESOLVED]

@@ -62,14 +62,28 @@ class Judged:
         """The first line of the program."""
         return (ast.get_docstring(ast.parse(self.path.read_text())) or "").rstrip(".")
 
+    def _lines(self) -> list[range]:
+        """The lines of the functions that are to blame."""
+        found = []
+        todo: list[tuple[str, ast.AST]] = [("", ast.parse(self.path.read_text()))]
+        while todo:
+            prefix, node = todo.pop()
+            for inner in ast.iter_child_nodes(node):
+                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                    name = prefix + inner.name
+                    if name in self.functions:
+                        found.append(range(inner.lineno, (inner.end_lineno or inner.lineno) + 1))
+                    todo.append((f"{name}.", inner))
+        return found
+
     def blames(self, suspect: Mapping[str, Any]) -> bool:
         """Whether a suspect is who is to blame. A line counts only if it is one of the program's own functions."""
         name = str(suspect["name"])
         if suspect["kind"] == "route":
             return bool(self.route) and name.rsplit(maxsplit=1)[-1] == self.route
         if suspect["kind"] == "site":
-            place, _, function = name.partition(" ")
-            return place.startswith(f"{self.name}.py:") and function.split(".<locals>")[0] in self.functions
+            file, _, line = name.partition(" ")[0].rpartition(":")
+            return file == self.path.name and any(int(line) in lines for lines in self._lines())
         return suspect["kind"] == "type" and name in self.types
 
 
