@@ -28,6 +28,8 @@ class Groups:
     """Which processes are told of in which group's alert. One thread sets, any asks."""
 
     def __init__(self) -> None:
+        self.waits: Callable[[Alert], bool] = lambda _alert: False
+        """Whether it is still to be seen if an alert belongs to a group: outputs wait for it."""
         self._members: Mapping[str, str] = {}
         self._version = 0
         self._listeners: tuple[Callable[[], object], ...] = ()
@@ -53,14 +55,19 @@ class Groups:
         if members == self._members:
             return
         self._members = dict(members)
+        self.renew()
+
+    def renew(self) -> None:
+        """Have all that waits asked for anew: an answer may be another one."""
         self._version += 1
         for listener in self._listeners:
             listener()
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
-    """The alert of one service, and since when (s) its instances have been no group any more."""
+class Group:
+    """The alert of one service, the ids of the processes that it tells of, and since when (s) they have been no group
+    any more."""
 
     alert: Alert
     members: tuple[str, ...]
@@ -73,20 +80,34 @@ class FleetAlerting:
     def __init__(self, settings: AlertingSettings | None = None, groups: Groups | None = None) -> None:
         self._settings = settings or AlertingSettings()
         self._groups = groups or Groups()
-        self._active: dict[str, _Group] = {}
+        self._active: dict[str, Group] = {}
         self._ended: dict[str, float] = {}
 
     def resume(self, alerts: Iterable[Alert]) -> None:
-        """Go on with those of ``alerts`` that were active when they were kept."""
-        for alert in alerts:
-            if alert.name == MEMORY_LEAK_GROUP and alert.state is not AlertState.RESOLVED:
-                members = tuple(filter(None, alert.annotations.get("instances", "").split(",")))
-                self._active[alert.labels.get("service_name", "")] = _Group(alert, members)
+        """Go on from the groups' alerts among ``alerts``, as they were kept."""
+        groups = [alert for alert in alerts if alert.name == MEMORY_LEAK_GROUP]
+        self.go_on(
+            Group(alert, tuple(filter(None, alert.annotations.get("instances", "").split(",")))) for alert in groups
+        )
+
+    def go_on(self, groups: Iterable[Group]) -> None:
+        """Go on from these, which may be over."""
+        for group in groups:
+            service = group.alert.labels.get("service_name", "")
+            if group.alert.state is not AlertState.RESOLVED:
+                self._active[service] = group
+            elif group.alert.ends_at is not None:
+                self._ended[service] = group.alert.ends_at
         self._assign()
 
     @property
+    def groups(self) -> tuple[Group, ...]:
+        """Those whose alerts are pending or fire, with their newest figures."""
+        return tuple(self._active.values())
+
+    @property
     def active(self) -> tuple[Alert, ...]:
-        """The alerts that are pending or fire, with their newest figures."""
+        """Their alerts."""
         return tuple(group.alert for group in self._active.values())
 
     def step(self, assessments: Collection[Assessment]) -> list[AlertChange]:
@@ -138,13 +159,13 @@ class FleetAlerting:
             labels=labels,
         )
         alert = _told(alert, finding, by_id)
-        self._active[service] = _Group(alert, finding.leaking)
+        self._active[service] = Group(alert, finding.leaking)
         return _change(alert, now, first)
 
     def _go_on(
         self,
         service: str,
-        group: _Group,
+        group: Group,
         finding: FleetFinding | None,
         by_id: Mapping[str, Assessment],
         now: float | None,
@@ -154,7 +175,7 @@ class FleetAlerting:
             fires = alert.state is AlertState.PENDING and now - alert.starts_at >= self._settings.for_seconds
             if fires:
                 alert = replace(alert, state=AlertState.FIRING, fired_at=now)
-            self._active[service] = _Group(alert, finding.leaking)
+            self._active[service] = Group(alert, finding.leaking)
             return _change(alert, now, by_id.get(alert.process)) if fires else None
         since = group.apart_since if group.apart_since is not None else now
         if now is not None and since is not None and now - since < self._settings.healthy_seconds:
@@ -223,7 +244,7 @@ def _change(alert: Alert, at: float, assessment: Assessment | None) -> AlertChan
 
 
 class Held:
-    """What keeps an alert from being told of: silences, and the group that tells of it. For outputs and readers."""
+    """What keeps an alert from being told of: silences, and the group that tells of it. For readers."""
 
     def __init__(self, silences: Silences, groups: Groups) -> None:
         self._silences = silences
@@ -237,3 +258,12 @@ class Held:
     def silencing(self, alert: Alert) -> tuple[str, ...]:
         """The ids of the silences in force for this alert, and of the group's alert that tells of it."""
         return (*self._silences.silencing(alert), *self._groups.covering(alert))
+
+
+class HeldBack(Held):
+    """The same for outputs: they wait also until it is known whether a group tells of an alert."""
+
+    def silencing(self, alert: Alert) -> tuple[str, ...]:
+        """The ids, or what else there is to wait for."""
+        found = super().silencing(alert)
+        return found if found or not self._groups.waits(alert) else ("to be compared with other instances",)

@@ -66,6 +66,30 @@ class Keeper:
         self._told: deque[AlertChange] = deque(maxlen=MAX_OWED_CHANGES)
         """Changes that went to the outputs past the store; kept for the history and the next start."""
         self._failed_at: float | None = None
+        self._due: list[tuple[AlertChange, tuple[str, ...]]] = []
+        """Changes that were made elsewhere, and the outputs that have not got them."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of those that are told of every change."""
+        return self._outputs
+
+    def owe(self, changes: Sequence[tuple[AlertChange, tuple[str, ...]]], now: float) -> None:
+        """Queue changes that were made elsewhere for outputs that have not got them; what waits for an output already
+        is not queued twice. ``now`` as for ``keep``."""
+        self._due = [*self._due, *changes][-MAX_OWED_CHANGES:]
+        self.keep(Turn(), now)
+
+    def disown(self, alerts: Collection[str]) -> None:
+        """Another analyzer tells of these alerts (ids): nothing of them waits for an output here any more."""
+        self._due = [(change, outputs) for change, outputs in self._due if change.alert.id not in alerts]
+        if self._store is None:
+            return
+        try:
+            with self._store.transaction():
+                self._store.disown_alerts(alerts)
+        except StoreError as error:
+            self._stats.add(STORE_ERRORS, kind=error.kind)
 
     def keep(self, turn: Turn, now: float) -> bool:
         """Write one turn and all that is owed; True if the store has it. ``now``: seconds of any one clock."""
@@ -77,7 +101,7 @@ class Keeper:
         for process_id, happened in turn.events.items():
             owed.events.setdefault(process_id, []).extend(happened)
         owed.changes = turn.changes
-        if not owed and not self._told:
+        if not owed and not self._told and not self._due:
             return True
         if self._failed_at is not None and 0 <= now - self._failed_at < RETRY_SECONDS:
             self._owe(turn)
@@ -94,6 +118,7 @@ class Keeper:
         self._failed_at = None
         self._owed = Turn()
         self._told.clear()
+        self._due.clear()
         self._stored.update(stored)
         return True
 
@@ -159,6 +184,8 @@ class Keeper:
             store.add_events(process_id, happened)
         for change in owed.changes:
             store.record_alert_change(change.alert, change.at, assessment=change.assessment, outputs=self._outputs)
+        for change, outputs in self._due:
+            store.owe_alert_change(change, outputs)
 
     def _write_series(self, store: Store, process_id: str, series: ProcessSeries) -> _Stored:
         """The samples that the store lacks; what it has once the transaction is committed."""

@@ -11,12 +11,12 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from otel_memory.analyzer.alerting import AlertingSettings
 from otel_memory.analyzer.api import ApiSettings, build_api
 from otel_memory.analyzer.config import Settings, clear
-from otel_memory.analyzer.fleet_alerts import Groups, Held
+from otel_memory.analyzer.fleet_alerts import Groups, Held, HeldBack
 from otel_memory.analyzer.model import Alert, AlertState, Assessment, Decoded
 from otel_memory.analyzer.outputs import otlp, scores
 from otel_memory.analyzer.outputs.alertmanager import AlertmanagerOutput
@@ -35,6 +35,9 @@ from otel_memory.analyzer.stats import REQUESTS, Stats
 from otel_memory.analyzer.store import FILE_NAME, Reader, Store
 from otel_memory.analyzer.view import View
 from otel_memory.analyzer.worker import Worker
+
+if TYPE_CHECKING:
+    from otel_memory.analyzer.kafka.mode import KafkaMode
 
 _logger = logging.getLogger(__name__)
 
@@ -71,8 +74,7 @@ class Service:
         self._servers: list[tuple[str, _Stop]] = []
         self._worker: Worker | None = None
         self._bound = False
-        self._elsewhere: Callable[[str], str | None] = lambda _process_id: None
-        """The address of the analyzer that judges a process, where that is not this one."""
+        self._kafka: KafkaMode | None = None
 
     async def start(self) -> Addresses:
         """Start every part; what was started is stopped again if a later part can't be.
@@ -97,7 +99,12 @@ class Service:
         self._stops.append(("reader", _in_thread(reader.close)))
 
         def firing() -> list[Alert]:
-            return [alert for alert in view.alerts(AlertState.FIRING) if self._elsewhere(alert.process) is None]
+            kafka = self._kafka
+            return [alert for alert in view.alerts(AlertState.FIRING) if kafka is None or kafka.tells(alert)]
+
+        def told(output: str, alert: Alert, change: str) -> None:
+            if self._kafka is not None:
+                self._kafka.told(output, alert, change)
 
         groups = Groups()
         silences = Silences(store.path)
@@ -107,8 +114,11 @@ class Service:
             store.path,
             self._outputs(),
             stats,
-            silences=held,
+            silences=HeldBack(silences, groups),
             firing=firing,
+            told=told,
+            # What is owed of its partitions stands in the log.
+            resume=not settings.kafka_bootstrap,
         )
         for what in (silences, groups):
             what.listen(dispatcher.wake)
@@ -117,7 +127,7 @@ class Service:
         dispatcher.start()
         self._stops.append(("outputs", _in_thread(lambda: dispatcher.stop(OUTPUTS_STOP_SECONDS))))
         if settings.kafka_bootstrap:
-            return await self._start_kafka(view, store, reader, stats, silences, dispatcher)
+            return await self._start_kafka(view, store, reader, stats, silences, groups, dispatcher)
 
         pipeline = Pipeline(
             SeriesTable(settings.max_processes),
@@ -179,7 +189,14 @@ class Service:
         return Addresses(settings.host, ports[0], ports[1], grpc_port)
 
     async def _start_kafka(
-        self, view: View, store: Store, reader: Reader, stats: Stats, silences: Silences, dispatcher: Dispatcher
+        self,
+        view: View,
+        store: Store,
+        reader: Reader,
+        stats: Stats,
+        silences: Silences,
+        groups: Groups,
+        dispatcher: Dispatcher,
     ) -> Addresses:
         """The log in the place of receivers and worker."""
         settings = self._settings
@@ -189,8 +206,7 @@ class Service:
             raise ReceiverError(
                 f"--kafka-bootstrap needs the package {error.name!r}: pip install 'otel-memory[kafka]'"
             ) from error
-        kafka = KafkaMode(settings, view, stats, silences)
-        self._elsewhere = kafka.elsewhere
+        kafka = self._kafka = KafkaMode(settings, view, stats, silences, groups)
         await asyncio.to_thread(kafka.check)
         self._send_scores(kafka.own, stats)
         self._stops.append(("servers", self._stop_servers))
@@ -200,6 +216,7 @@ class Service:
             stats,
             ApiSettings(host=settings.host, token=settings.token_text, allowed_hosts=settings.allowed_hosts),
             silences=silences,
+            silencing=Held(silences, groups).silencing,
             checks={**kafka.checks, "store": store.writable},
             gauges=kafka.gauges,
             elsewhere=kafka.elsewhere,

@@ -119,6 +119,8 @@ def told(reader: TopicReader, alerts: str = ALERTS, assessments: str = ASSESSMEN
     latest: dict[str, AssessmentRecord] = {}
     for each in reader.read(assessments):
         assert each.key is not None
+        if b":" in each.key:
+            continue  # a silence or a group of instances
         if each.value:
             latest[each.key.decode()] = AssessmentRecord.from_bytes(each.value)
         else:

@@ -58,7 +58,7 @@ def test_from_an_application_to_the_topic_of_alerts(kafka: Kafka, tmp_path: Path
         def fired() -> bool:
             return any(alert.data.alert.state is AlertState.FIRING for alert in world.told(reader).alerts)
 
-        wait_until(fired, timeout_seconds=120, what="the alert in the topic", every=0.5)
+        wait_until(fired, timeout_seconds=240, what="the alert in the topic", every=0.5)
         told = world.told(reader)
         (process,) = one.get("/api/v1/processes")["items"]
         assert process["service_name"] == "leaker"
@@ -135,7 +135,11 @@ def test_what_is_killed_is_taken_over_without_a_trace(kafka: Kafka) -> None:
         for index in range(70):
             fleet.send(index)
             if index == 30:
-                wait_until(lambda: world.told(reader).latest, timeout_seconds=60, what="the first judgements")
+
+                def both_have_judged() -> bool:
+                    return {record.owner.instance for record in world.told(reader).latest.values()} == {"a", "b"}
+
+                wait_until(both_have_judged, timeout_seconds=60, what="judgements of both")
                 second.kill()
         wait_until(lambda: world.has_partitions(first, 4), timeout_seconds=60, what="the takeover")
         wait_until(lambda: world.caught_up(reader, processes, 69), timeout_seconds=90, what="all judged by one")

@@ -15,7 +15,10 @@ from pydantic import TypeAdapter
 
 from otel_memory.analyzer.kafka.client import Connection, KafkaError, TopicPartition
 from otel_memory.analyzer.kafka.records import FORM, Owner
-from otel_memory.analyzer.kafka.shared_silences import PREFIX, SharedSilences
+from otel_memory.analyzer.kafka.shared_groups import PREFIX as GROUP
+from otel_memory.analyzer.kafka.shared_groups import SharedGroups
+from otel_memory.analyzer.kafka.shared_silences import PREFIX as SILENCE
+from otel_memory.analyzer.kafka.shared_silences import SharedSilences
 from otel_memory.analyzer.model import Alert, Assessment
 from otel_memory.analyzer.stats import KAFKA_FAILURES, WORKER_ERRORS, Stats
 from otel_memory.analyzer.view import View
@@ -53,9 +56,18 @@ class _Entry:
 class Fleet:
     """Reads on a thread of its own and publishes to ``view``."""
 
-    def __init__(self, connection: Connection, topic: str, view: View, stats: Stats, silences: SharedSilences) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        topic: str,
+        view: View,
+        stats: Stats,
+        silences: SharedSilences,
+        groups: SharedGroups,
+    ) -> None:
         self._connection = connection
         self._silences = silences
+        self._groups = groups
         self._topic = topic
         self._view = view
         self._stats = stats
@@ -105,11 +117,15 @@ class Fleet:
             reader.seek_to_beginning(*places)
             ends = reader.end_offsets(places)
             found: set[str] | None = set()
+            self._groups.begin()
             looked_at = time.monotonic()
             while not self._stopping.is_set():
                 fetched = reader.poll(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
                 if fetched:
                     self._show(fetched, found)
+                    for place, records in fetched.items():
+                        self._groups.read_up_to(place.partition, records[-1].offset + 1)
+                self._groups.tick()
                 if found is not None and all((reader.position(place) or 0) >= ends[place] for place in places):
                     # What this reading has not found any more was let go of while nobody read.
                     self._forget([process_id for process_id in self._entries if process_id not in found])
@@ -128,16 +144,23 @@ class Fleet:
         for place, records in fetched.items():
             # Of one process the last is all that counts.
             for record in {record.key: record for record in records}.values():
-                if (record.key or b"").startswith(PREFIX):
-                    self._silences.take(record.key, record.value)
+                key = record.key or b""
+                if key.startswith(SILENCE):
+                    self._silences.take(key, record.value)
                     continue
-                process_id = (record.key or b"").decode("utf-8", "replace")
+                if key.startswith(GROUP):
+                    alert = self._groups.take(key, record.value)
+                    if alert is not None:
+                        alerts[alert.id] = alert
+                    continue
+                process_id = key.decode("utf-8", "replace")
                 known = self._entries.get(process_id)
                 if record.value is None:
                     # One that has moved to another partition leaves a tombstone in this one.
                     if known is not None and known.place == place.partition:
                         del self._entries[process_id]
                         forget.add(process_id)
+                        self._groups.gone(process_id)
                         assessments.pop(process_id, None)
                     continue
                 shown = self._parse(record.value)
@@ -151,6 +174,7 @@ class Fleet:
                 self._entries[process_id] = _Entry(place.partition, shown.owner, last_seen)
                 forget.discard(process_id)
                 assessments[process_id] = shown.assessment
+                self._groups.judged(process_id, place.partition, record.offset, shown.alerts)
                 alerts.update((alert.id, alert) for alert in shown.alerts)
         alive = [alert for alert in alerts.values() if alert.process not in forget]
         self._view.publish(list(assessments.values()), alive, forget=forget)
@@ -165,5 +189,6 @@ class Fleet:
     def _forget(self, process_ids: list[str]) -> None:
         for process_id in process_ids:
             del self._entries[process_id]
+            self._groups.gone(process_id)
         if process_ids:
             self._view.publish(forget=process_ids)

@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from kafka.errors import FencedInstanceIdError, KafkaTimeoutError  # type: ignore[import-untyped]
@@ -26,10 +26,12 @@ from otel_memory.analyzer.alerting import AlertingSettings
 from otel_memory.analyzer.decode import MalformedPayload, decode
 from otel_memory.analyzer.kafka.arrival import Committed, Listener, arrivals
 from otel_memory.analyzer.kafka.client import Connection, KafkaError, OffsetAndMetadata, TopicPartition, Topics
+from otel_memory.analyzer.kafka.leader import LEADING, Leader
 from otel_memory.analyzer.kafka.overlay import Overlay
 from otel_memory.analyzer.kafka.owned import Owned, Phase, Poison, gauges_of
 from otel_memory.analyzer.kafka.partition import STEP_SECONDS, Partition
 from otel_memory.analyzer.kafka.records import Mark, Owner
+from otel_memory.analyzer.kafka.telling import Telling
 from otel_memory.analyzer.kafka.writer import Aborted, Writer
 from otel_memory.analyzer.keeper import Keeper, Turn
 from otel_memory.analyzer.model import Decoded, Event
@@ -103,17 +105,19 @@ class GroupWorker:
         view: View,
         keeper: Keeper,
         stats: Stats,
+        leader: Leader | None = None,
         on_change: Callable[[Sequence[AlertChange], bool], None] = lambda _changes, _stored: None,
     ) -> None:
-        """``on_change`` is told of changes of alerts before they are committed, and so over a kill perhaps twice, with
-        the same id; and whether the store has them in its outbox."""
+        """``leader`` decides on groups of instances while the partition for that is here; ``on_change`` as ``Telling``
+        has it."""
         self._connection = connection
         self._topics = topics
         self._settings = settings
         self._view = view
         self._keeper = keeper
         self._stats = stats
-        self._on_change = on_change
+        self._leader = leader
+        self.telling: Final = Telling(keeper, leader, on_change)
         self._owned: dict[int, Owned] = {}
         self._logs: dict[int, _Logs] = {}
         self._lag = 0
@@ -238,6 +242,10 @@ class GroupWorker:
                 self._take_logs(place, records)
         self._end_replays()
         now = time.monotonic()
+        self.telling.note(self._owned.values())
+        leading = self._owned.get(LEADING)
+        if self._leader is not None and leading is not None and leading.phase is Phase.LIVE:
+            self._leader.lead(leading, now)
         if self._commit_due(now):
             self._committed_at = now
             self._commit()
@@ -271,6 +279,7 @@ class GroupWorker:
             _logger.info("Kafka: waits for what is committed: %s", error)
             return
         listener.changed = False
+        self.telling.settle(metrics)
         self._generation = self._consumer.group_metadata().generation_id
         self._stats.add(KAFKA_REBALANCES)
         self.problem = None
@@ -348,6 +357,9 @@ class GroupWorker:
         if owned.overlay is not None and not any(other.overlay is owned.overlay for other in self._owned.values()):
             owned.overlay.abandon()
         self._keeper.forget(list(owned.partition.processes))
+        self.telling.left(number, owned.partition.alerts)
+        if number == LEADING and self._leader is not None:
+            self.telling.left(number, self._leader.let_go())
 
     # --- records ---------------------------------------------------------------------------------------------
 
@@ -444,7 +456,9 @@ class GroupWorker:
                 owned.phase = Phase.WAITING
                 owned.position = owned.target
             if owned.phase is Phase.WAITING and (owned.overlay is None or owned.overlay.done):
+                groups = () if owned.overlay is None else owned.overlay.groups
                 self._keeper.keep(owned.go_live(), time.time())
+                self.telling.arrived(owned, groups if number == LEADING else None)
                 consumer.seek(place, owned.position)
 
     # --- what comes out --------------------------------------------------------------------------------------
@@ -454,7 +468,7 @@ class GroupWorker:
         live = [one for one in self._owned.values() if one.phase is Phase.LIVE]
         if since >= IDLE_COMMIT_SECONDS:
             return True
-        if any(one.partition.alerted for one in live):
+        if any(one.partition.alerted or one.shared for one in live):
             return True
         return since >= COMMIT_SECONDS and any(one.partition.changed or one.outcome for one in live)
 
@@ -471,7 +485,7 @@ class GroupWorker:
         for owned in self._owned.values():
             if owned.phase is not Phase.LIVE:
                 continue
-            self._keep(owned.draw())
+            self._keeper.keep(replace(owned.draw(), changes=[]), time.time())
             batch = owned.batch(transaction, idle)
             if batch is not None:
                 pairs.append((owned, batch))
@@ -490,15 +504,9 @@ class GroupWorker:
         self._told_at = time.monotonic()
         for owned, batch in pairs:
             owned.done(batch)
+            self.telling.tell(batch.outcome.turn.changes)
         for number, offset in logs.items():
             self._logs[number].committed = offset
-
-    def _keep(self, turn: Turn) -> None:
-        if not turn:
-            return
-        stored = self._keeper.keep(turn, time.time())
-        if turn.changes:
-            self._on_change(turn.changes, stored)
 
     def _keep_house(self) -> None:
         self._poison_told = 0

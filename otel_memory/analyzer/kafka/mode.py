@@ -11,14 +11,17 @@ from typing import Any, Final
 
 from otel_memory.analyzer.alerting import AlertingSettings
 from otel_memory.analyzer.config import Settings, clear
+from otel_memory.analyzer.fleet_alerts import MEMORY_LEAK_GROUP, Groups
 from otel_memory.analyzer.kafka.client import Connection, KafkaError, Topics
 from otel_memory.analyzer.kafka.fleet import Fleet
 from otel_memory.analyzer.kafka.group import GroupSettings, GroupWorker
+from otel_memory.analyzer.kafka.leader import Leader
 from otel_memory.analyzer.kafka.records import Owner
+from otel_memory.analyzer.kafka.shared_groups import SharedGroups
 from otel_memory.analyzer.kafka.shared_silences import SharedSilences
 from otel_memory.analyzer.kafka.topics import DEFAULT_PARTITIONS, create, problems
 from otel_memory.analyzer.keeper import Keeper
-from otel_memory.analyzer.model import Assessment
+from otel_memory.analyzer.model import Alert, Assessment
 from otel_memory.analyzer.outputs.base import AlertChange
 from otel_memory.analyzer.receivers.base import ReceiverError
 from otel_memory.analyzer.silences import Silences
@@ -62,14 +65,15 @@ def topics_of(settings: Settings) -> Topics:
 class KafkaMode:
     """``check`` the topics, build what asks for ``checks``, ``gauges`` and ``owner``, ``start``, ``stop``."""
 
-    def __init__(self, settings: Settings, view: View, stats: Stats, silences: Silences) -> None:
+    def __init__(self, settings: Settings, view: View, stats: Stats, silences: Silences, groups: Groups) -> None:
         self._settings = settings
         self._view = view
         self._stats = stats
         self._connection = connection_of(settings)
         self._topics = topics_of(settings)
         self._silences = SharedSilences(self._connection, self._topics.assessments, silences)
-        self._fleet = Fleet(self._connection, self._topics.assessments, view, stats, self._silences)
+        self._groups = SharedGroups(groups)
+        self._fleet = Fleet(self._connection, self._topics.assessments, view, stats, self._silences, self._groups)
         self._worker: GroupWorker | None = None
         self.instance = ""
 
@@ -109,6 +113,9 @@ class KafkaMode:
         name = socket.gethostname() if settings.host in ("0.0.0.0", "::") else settings.host
         host = f"[{name}]" if ":" in name else name
         owner = Owner(self.instance, settings.kafka_advertised_url or f"http://{host}:{port}")
+        alerting = AlertingSettings(
+            for_seconds=settings.alert_for_seconds, cooldown_seconds=settings.alert_cooldown_seconds
+        )
         self._fleet.start()
         self._worker = GroupWorker(
             self._connection,
@@ -120,13 +127,12 @@ class KafkaMode:
                 idle_seconds=settings.idle_seconds,
                 session_seconds=settings.kafka_session_seconds,
                 max_processes=settings.max_processes,
-                alerting=AlertingSettings(
-                    for_seconds=settings.alert_for_seconds, cooldown_seconds=settings.alert_cooldown_seconds
-                ),
+                alerting=alerting,
             ),
             view=self._view,
             keeper=Keeper(store, outputs, self._stats),
             stats=self._stats,
+            leader=Leader(self._fleet, self._groups, self._view, owner, alerting),
             on_change=on_change,
         )
         self._worker.start()
@@ -154,6 +160,18 @@ class KafkaMode:
         """The address of the worker that has a process, where that is not this one."""
         owner = self._fleet.owner(process_id)
         return None if owner is None or owner.instance == self.instance else owner.url
+
+    def tells(self, alert: Alert) -> bool:
+        """Whether the outputs are told of an alert by this worker."""
+        if alert.name != MEMORY_LEAK_GROUP:
+            return self.elsewhere(alert.process) is None
+        owner = self._groups.owner(alert.id)
+        return owner is not None and owner.instance == self.instance
+
+    def told(self, output: str, alert: Alert, change: str) -> None:
+        """``output`` has got the change with the id ``change`` of ``alert``. From any thread."""
+        if self._worker is not None:
+            self._worker.telling.noted(output, alert, change)
 
     def own(self) -> Collection[Assessment]:
         """The judgements that are this worker's: figures that all of them send are sent once."""

@@ -14,7 +14,9 @@ from typing import Any, Final
 
 from otel_memory.analyzer.kafka.client import Connection, KafkaError, TopicPartition
 from otel_memory.analyzer.kafka.records import AssessmentRecord
-from otel_memory.analyzer.kafka.shared_silences import PREFIX
+from otel_memory.analyzer.kafka.shared_groups import LOOKED, GroupRecord
+from otel_memory.analyzer.kafka.shared_groups import PREFIX as GROUP
+from otel_memory.analyzer.kafka.shared_silences import PREFIX as SILENCE
 
 _logger = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ class Overlay:
         self._topic = topic
         self._numbers = frozenset(numbers)
         self._found: dict[int, list[AssessmentRecord]] = {number: [] for number in numbers}
+        self.groups: list[GroupRecord] = []
+        """Of instances, of those partitions of the topic that were read; complete once it is done."""
         self._abandoned = threading.Event()
         self._finished = threading.Event()
         self._error: Exception | None = None
@@ -88,8 +92,11 @@ class Overlay:
             latest = self._latest(reader, ends)
         finally:
             reader.close(timeout_ms=CLOSE_MS)
-        for value in latest.values():
+        for (_, key), value in latest.items():
             try:
+                if key.startswith(GROUP):
+                    self.groups.append(GroupRecord.from_bytes(value))
+                    continue
                 record = AssessmentRecord.from_bytes(value)
             except ValueError as error:
                 _logger.warning("a record of %s can't be taken over: %s", self._topic, error)
@@ -106,7 +113,7 @@ class Overlay:
                 break
             for place, records in reader.poll(timeout_ms=POLL_MS, max_records=5000).items():
                 for record in records:
-                    if (record.key or b"").startswith(PREFIX):
+                    if record.key is None or record.key.startswith(SILENCE) or record.key == LOOKED:
                         continue
                     if record.value is None:
                         latest.pop((place.partition, record.key), None)

@@ -7,7 +7,7 @@ to no broker.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -46,6 +46,8 @@ class Batch:
     mark: Mark
     outcome: Outcome
     poison: tuple[Poison, ...] = ()
+    shared: Mapping[bytes, bytes | None] = field(default_factory=dict)
+    """Further records of the assessments' topic: key -> value, None for a tombstone."""
 
 
 @dataclass(slots=True)
@@ -67,6 +69,8 @@ class Owned:
     outcome: Outcome = field(default_factory=Outcome)
     """Drawn, and not committed yet."""
     poison: list[Poison] = field(default_factory=list)
+    shared: dict[bytes, bytes | None] = field(default_factory=dict)
+    """What concerns more than the partition's processes (``Leader``), and is not committed yet."""
 
     def __post_init__(self) -> None:
         self.position = self.start
@@ -104,17 +108,19 @@ class Owned:
             and self.position == self.committed
             and not self.outcome
             and not self.poison
+            and not self.shared
         ):
             return None
         at = self.partition.now
         mark = Mark(self.origin, at if math.isfinite(at) else None, transaction)
-        return Batch(self.number, self.position, mark, self.outcome, tuple(self.poison))
+        return Batch(self.number, self.position, mark, self.outcome, tuple(self.poison), dict(self.shared))
 
     def done(self, batch: Batch) -> None:
         """``batch`` is committed."""
         self.mark, self.committed = batch.mark, batch.offset
         self.outcome = Outcome()
         self.poison = []
+        self.shared = {}
 
     def go_live(self) -> Turn:
         """End the replay; returns what it has filled, for the history."""

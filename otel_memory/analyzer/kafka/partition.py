@@ -10,7 +10,7 @@ alerts, latest scores) it takes over from the records of the assessments.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,9 +18,10 @@ from otel_memory.analyzer.alerting import AlertingSettings, AlertingState, activ
 from otel_memory.analyzer.assessing import finite
 from otel_memory.analyzer.identity import identify
 from otel_memory.analyzer.judgement import Judge
+from otel_memory.analyzer.kafka.deliveries import OWED_SECONDS, Deliveries, Owed
 from otel_memory.analyzer.kafka.records import FORM, AssessmentRecord, Owner, ProcessState
 from otel_memory.analyzer.keeper import Keeper, Turn
-from otel_memory.analyzer.model import Alert, Assessment, Decoded, Event
+from otel_memory.analyzer.model import Alert, AlertState, Assessment, Decoded, Event
 from otel_memory.analyzer.pipeline import Pipeline, _Known
 from otel_memory.analyzer.series import ProcessSeries, SeriesTable
 from otel_memory.analyzer.stats import DROPPED, POINTS, Stats
@@ -95,6 +96,9 @@ class Partition(Pipeline):
         """Processes with a new sample that are still to be judged."""
         self._cut: dict[str, float] = {}
         self._alerts: dict[str, dict[str, Alert]] = {}
+        self._deliveries = Deliveries()
+        self._restate: set[str] = set()
+        """Processes whose records are to be written for another reason than a judgement."""
         self._tombstones: list[str] = []
         self.now: float = _NEVER
         """How far the log's time has come (s)."""
@@ -183,6 +187,7 @@ class Partition(Pipeline):
     def _drop(self, process_id: str) -> None:
         for kept in (self._known, self._cut, self._alerts):
             kept.pop(process_id, None)
+        self._deliveries.forget(process_id)
         self._table.remove(process_id)
         self._turn.concluded.pop(process_id, None)
 
@@ -191,7 +196,7 @@ class Partition(Pipeline):
     @property
     def changed(self) -> bool:
         """Whether there is anything to commit beside offsets."""
-        return bool(self._round or self._turn.concluded or self._turn.changes or self._tombstones)
+        return bool(self._round or self._turn.concluded or self._turn.changes or self._tombstones or self._restate)
 
     @property
     def alerted(self) -> bool:
@@ -209,7 +214,9 @@ class Partition(Pipeline):
         forget, self._tombstones = self._tombstones, []
         for change in turn.changes:
             self._alerts.setdefault(change.alert.process, {})[change.alert.name] = change.alert
-        records = {process_id: self._record(process_id) for process_id in turn.concluded if process_id in self._known}
+        restate, self._restate = self._restate, set()
+        stated = [*turn.concluded, *(one for one in restate if one not in turn.concluded)]
+        records = {one: self._record(one) for one in stated if one in self._known and self._known[one].assessment}
         # One that came back after it was forgotten has a record again.
         return Outcome(turn, records, [process_id for process_id in forget if process_id not in records])
 
@@ -239,6 +246,7 @@ class Partition(Pipeline):
             refreshed_at=None if known.refreshed_at == _NEVER else known.refreshed_at,
             heard_at=known.heard_at,
             gone=known.gone,
+            told=self._deliveries.of(process_id),
         )
         return AssessmentRecord(FORM, self.number, self._owner, assessment, tuple(alerts.values()), state)
 
@@ -286,6 +294,33 @@ class Partition(Pipeline):
             series.resume_lives(state.lives)
         if record.alerts:
             self._alerts[process_id] = {alert.name: alert for alert in record.alerts}
+            self._deliveries.resume(process_id, state.told, record.alerts)
+            if any(alert.state is not AlertState.RESOLVED for alert in record.alerts):
+                # All are to know who tells of them now.
+                self._restate.add(process_id)
+
+    # --- what the outputs have got ---------------------------------------------------------------------------
+
+    def told(self, alert: Alert, output: str, change: str) -> bool:
+        """``output`` has got the change with the id ``change``; False if the process is none of this partition."""
+        if alert.process not in self._known:
+            return False
+        self._deliveries.note(alert.process, alert.name, output, change)
+        self._restate.add(alert.process)
+        return True
+
+    def owed(self, outputs: Collection[str]) -> Iterator[Owed]:
+        """What outputs have not got yet of the alerts."""
+        for process_id, alerts in self._alerts.items():
+            known = self._known.get(process_id)
+            for alert in alerts.values():
+                assessment = None if known is None else known.assessment
+                yield from self._deliveries.owed(alert, assessment, outputs, self.now - OWED_SECONDS)
+
+    @property
+    def alerts(self) -> set[str]:
+        """Ids of the alerts of its processes."""
+        return {alert.id for alerts in self._alerts.values() for alert in alerts.values()}
 
     def happened(self, decoded: Decoded) -> dict[str, list[Event]]:
         """The events of a record of logs, by process. They are shown, and change no judgement: so it does not matter

@@ -7,6 +7,7 @@ over, so it holds what the judgement remembers of a process beside its windows; 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -96,6 +97,8 @@ class ProcessState:
     refreshed_at: float | None
     heard_at: float
     gone: bool
+    told: Mapping[str, Mapping[str, str]] | None = None
+    """Of each output and alert the change that it got last (``Deliveries``); None where nobody kept it."""
 
 
 @dataclass(frozen=True, slots=True)

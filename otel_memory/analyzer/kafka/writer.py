@@ -126,6 +126,8 @@ class Writer:
             send(topics.assessments, value, process_id.encode(), partition=place)
         for process_id in batch.outcome.forget:
             send(topics.assessments, None, process_id.encode(), partition=place)
+        for key, shared in batch.shared.items():
+            send(topics.assessments, shared, key, partition=place)
         if topics.dead_letters is not None:
             for poison in batch.poison:
                 self._bury(topics.dead_letters, poison)

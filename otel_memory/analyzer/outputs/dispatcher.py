@@ -45,13 +45,17 @@ class Dispatcher:
         chance: Callable[[], float] = random.random,
         silences: Silencing | None = None,
         firing: Callable[[], Iterable[Alert]] = tuple,
+        told: Callable[[str, Alert, str], object] = lambda _output, _alert, _change: None,
+        resume: bool = True,
     ) -> None:
-        """``silences`` holds changes back; ``firing`` gives the alerts that fire now, from any thread."""
+        """``silences`` holds changes back; ``firing`` gives the alerts that fire now, from any thread; ``told`` as the
+        lanes have it. With ``resume`` what an earlier run left is delivered, else somebody else takes care of it."""
         names = [output.name for output in outputs]
         if len(set(names)) != len(names):
             raise ValueError(f"outputs need different names, not {names}")
         self.names: Final[tuple[str, ...]] = tuple(names)
         self._path = path
+        self._resume = resume
         self._clock = clock
         self._stopping = threading.Event()
         self._outboxes = [Outbox(path) for _ in outputs]
@@ -65,6 +69,7 @@ class Dispatcher:
                 chance=chance,
                 silences=silences,
                 firing=firing,
+                told=told,
             )
             for output, outbox in zip(outputs, self._outboxes, strict=True)
         ]
@@ -72,13 +77,13 @@ class Dispatcher:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Begins to deliver, first what an earlier run left. Once only; a stopped dispatcher stays stopped."""
+        """Begins to deliver. Once only; a stopped dispatcher stays stopped."""
         if self._threads or self._stopping.is_set():
             return
         outbox = Outbox(self._path)
         try:
-            dropped = outbox.retain(self.names)
-            if dropped:
+            dropped = outbox.retain(self.names if self._resume else ())
+            if dropped and self._resume:
                 _logger.warning("dropped %d alert changes for outputs that are not configured any more", dropped)
         except StoreError as error:
             _logger.warning("the outbox can't be read: %s", error)

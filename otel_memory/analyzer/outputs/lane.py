@@ -88,8 +88,10 @@ class Lane:
         chance: Callable[[], float],
         silences: Silencing | None = None,
         firing: Callable[[], Iterable[Alert]] = tuple,
+        told: Callable[[str, Alert, str], object] = lambda _output, _alert, _change: None,
     ) -> None:
-        """``firing`` gives the alerts that fire now, for outputs that repeat them."""
+        """``firing`` gives the alerts that fire now, for outputs that repeat them. ``told`` gets this output's name, an
+        alert and the id of each change of it that is done with: delivered, or not to be delivered any more."""
         self._output = output
         self._choosy = output if isinstance(output, Choosy) else None
         self._grouping = output if isinstance(output, Grouping) else None
@@ -101,6 +103,7 @@ class Lane:
         self._chance = chance
         self._silences = silences or NoSilences()
         self._firing = firing
+        self._told = told
         self._silences_seen = self._silences.version
         self._repeat_at = float("-inf")
         self._unsaved: deque[_Unsaved] = deque(maxlen=self.MAX_UNSAVED)
@@ -113,6 +116,7 @@ class Lane:
     def offer(self, change: AlertChange) -> None:
         """Takes a change that the store could not keep. Of too many the oldest are given up."""
         if not self._wants(change):
+            self._done(change)
             return
         if len(self._unsaved) == self.MAX_UNSAVED:
             self._publish(abandoned=self._health.abandoned + 1)
@@ -160,6 +164,10 @@ class Lane:
                     if not self._exhausted(item.change, item.attempts, item.created_at, error):
                         item.next_at = self._clock() + self._delay(item.attempts, error)
                         self._unsaved.append(item)
+                        continue
+                    self._done(item.change)
+                else:
+                    self._done(item.change)
         return min((item.next_at for item in list(self._unsaved)), default=None)
 
     # --- what is in the store --------------------------------------------------------------------------------
@@ -204,12 +212,15 @@ class Lane:
         if self._unnoted.get(pending.seq) == change.id or not self._wants(change):
             self._outbox.delivered(pending.seq)
             self._unnoted.pop(pending.seq, None)
+            self._done(change)
             return False
         if self._silences.silencing(change.alert):
             self._outbox.hold(pending.seq, self._clock() + self.HELD_SECONDS)
             return False
         if pending.held:
-            self._outbox.release(name, change.alert.id, untold=self._begins(change), now=self._clock())
+            dropped = self._outbox.release(name, change.alert.id, untold=self._begins(change), now=self._clock())
+            for change_id in dropped:
+                self._told(name, change.alert, change_id)
             return False
         return True
 
@@ -239,8 +250,10 @@ class Lane:
                 self._remember(pending.seq, pending.change.id)
                 self._outbox.delivered(pending.seq)
                 self._unnoted.pop(pending.seq, None)
+                self._done(pending.change)
             elif self._exhausted(pending.change, pending.attempts + 1, pending.created_at, error):
                 self._outbox.give_up(pending.seq)
+                self._done(pending.change)
             else:
                 delay = self._delay(pending.attempts + 1, error)
                 self._outbox.failed(pending.seq, self._clock() + delay, _text(error))
@@ -308,6 +321,9 @@ class Lane:
     def _delay(self, attempts: int, error: Exception) -> float:
         asked = float(getattr(error, "retry_after", 0.0))
         return max(self._policy.delay(attempts, self._chance()), min(asked, self._policy.longest_seconds))
+
+    def _done(self, change: AlertChange) -> None:
+        self._told(self._output.name, change.alert, change.id)
 
     def _wants(self, change: AlertChange) -> bool:
         return self._choosy is None or self._choosy.wants(change)

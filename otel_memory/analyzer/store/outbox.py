@@ -80,17 +80,17 @@ class Outbox:
             )
         )
 
-    def release(self, output: str, alert_id: str, *, untold: bool, now: float) -> int:
+    def release(self, output: str, alert_id: str, *, untold: bool, now: float) -> list[str]:
         """The silence of an alert is over: only its last change is left, due at once and as young as ``now``.
 
         ``untold``: the output knows nothing of the episode that the first held change belongs to; if it is over by
-        now, nothing is left. Returns how many changes were taken out.
+        now, nothing is left. Returns the ids of the changes that were taken out, oldest first.
         """
         dropped = self._statements.execute(
             "DELETE FROM outbox WHERE output = ?1 AND alert_id = ?2 AND (EXISTS (SELECT 1 FROM outbox AS l "
             "WHERE l.output = ?1 AND l.alert_id = ?2 AND l.seq > outbox.seq) OR (?3 AND 'resolved' = "
             "(SELECT json_extract(c.body, '$.alert.state') FROM alert_change AS c WHERE c.id = outbox.change_id))) "
-            "RETURNING seq",
+            "RETURNING seq, change_id",
             (output, alert_id, int(untold)),
         )
         self._statements.execute(
@@ -98,7 +98,7 @@ class Outbox:
             "WHERE output = ?1 AND alert_id = ?2",
             (output, alert_id, now),
         )
-        return len(dropped)
+        return [str(change) for _, change in sorted(dropped)]
 
     def alerts(self, output: str) -> frozenset[str]:
         """The ids of the alerts of which the output has not got a change."""

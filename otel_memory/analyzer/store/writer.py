@@ -231,19 +231,32 @@ class Store:
         A change that was recorded before (same alert, state and time) is not queued again. Without outputs it is
         history only: for changes that went out past a store that failed.
         """
-        connection = self._open()
         change = AlertChange(change_id(alert, at), at, alert, assessment)
         self.save_alert(alert, at)
-        recorded = connection.execute(
-            "INSERT OR IGNORE INTO alert_change VALUES (?, ?, ?, ?)",
-            (change.id, alert.id, at, codec.CHANGE.dump_json(change).decode()),
-        ).rowcount
-        if recorded:
-            connection.executemany(
-                "INSERT OR IGNORE INTO outbox (change_id, alert_id, output, created_at) VALUES (?, ?, ?, ?)",
-                [(change.id, alert.id, output, datetime.now(UTC).timestamp()) for output in outputs],
-            )
+        if self._record(change):
+            self._queue(change, outputs)
         return change
+
+    def owe_alert_change(self, change: AlertChange, outputs: Iterable[str]) -> None:
+        """Queues a change that was made elsewhere for ``outputs``, recorded before or not; what waits for an output
+        already is not queued again."""
+        self._record(change)
+        self._queue(change, outputs)
+
+    def disown_alerts(self, alert_ids: Iterable[str]) -> None:
+        """Takes out what waits for outputs of these alerts: another one tells of it."""
+        self._open().executemany("DELETE FROM outbox WHERE alert_id = ?", [(alert_id,) for alert_id in alert_ids])
+
+    def _record(self, change: AlertChange) -> bool:
+        """False if it was recorded before."""
+        row = (change.id, change.alert.id, change.at, codec.CHANGE.dump_json(change).decode())
+        return self._open().execute("INSERT OR IGNORE INTO alert_change VALUES (?, ?, ?, ?)", row).rowcount > 0
+
+    def _queue(self, change: AlertChange, outputs: Iterable[str]) -> None:
+        self._open().executemany(
+            "INSERT OR IGNORE INTO outbox (change_id, alert_id, output, created_at) VALUES (?, ?, ?, ?)",
+            [(change.id, change.alert.id, output, datetime.now(UTC).timestamp()) for output in outputs],
+        )
 
     # --- reads, for the restart ----------------------------------------------------------------------------
 

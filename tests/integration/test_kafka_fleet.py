@@ -1,0 +1,112 @@
+"""Groups of instances in Kafka mode: one alert for all of them, whoever judges which of them and dies meanwhile."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_memory.analyzer.model import AlertState
+from tests.analyzer.made_up import MIB
+from tests.harness import Kafka, wait_until
+from tests.harness.topics import TopicReader
+from tests.integration import kafka_world as world
+from tests.integration.alerting_world import Hook
+
+pytestmark = [pytest.mark.needs("kafka"), pytest.mark.slow, pytest.mark.timeout(400)]
+
+PARTITIONS = 6
+INSTANCES = 15
+"""Of each of two versions."""
+SPACING_SECONDS = 2.0
+
+
+def instances(begin: float) -> list[world.Plain]:
+    """Both versions are in every partition."""
+    return [
+        world.Plain(
+            instance=f"shop-{version}-{number}",
+            version=version,
+            begin=begin,
+            spacing=SPACING_SECONDS,
+            leak_per_call=kept,
+            limit=8192 * MIB,
+        )
+        for version, kept in (("2.4.0", 0), ("2.4.1", 300_000))
+        for number in range(INSTANCES)
+    ]
+
+
+def of_groups(reader: TopicReader) -> list[tuple[str, AlertState]]:
+    """The changes of groups' alerts in the topic."""
+    found = [alert.data.alert for alert in world.told(reader).alerts]
+    return [(one.id, one.state) for one in found if one.name == "memory_leak_group"]
+
+
+def told(hook: Hook) -> set[tuple[str, str, str]]:
+    """Name, state and id of the changes that were posted."""
+    return {
+        (alert["name"], alert["state"], alert["change_id"]) for message in hook.messages for alert in message["alerts"]
+    }
+
+
+def test_a_version_that_leaks_is_one_alert_though_who_decides_is_killed(tmp_path: Path) -> None:
+    with Kafka() as kafka, Hook() as hook:
+        world.make_topics(kafka, PARTITIONS)
+        flags = ("--webhook-urls", hook.url, "--webhook-group-seconds", "0")
+        members = [world.analyzer(kafka, name, *flags, data_dir=tmp_path / name) for name in ("a", "b", "c")]
+        fleet_of = instances(world.now_less(3000))
+        with (
+            members[0] as first,
+            members[1] as second,
+            members[2] as third,
+            world.Fleet(kafka, fleet_of, PARTITIONS) as fleet,
+            world.committed_reader(kafka) as reader,
+        ):
+            everyone = (first, second, third)
+            for one in everyone:
+                wait_until(lambda one=one: world.has_partitions(one, 2), timeout_seconds=90, what="its part")  # type: ignore[misc]
+            index = 0
+
+            def sent_until(seen: Any, what: str) -> None:
+                nonlocal index
+                deadline = time.monotonic() + 120
+                while not seen():
+                    assert time.monotonic() < deadline, what
+                    fleet.send(index)
+                    index += 1
+                    time.sleep(0.1)
+
+            sent_until(lambda: of_groups(reader), "the group's alert")
+            # The range assignor gives the first partition to the first of the names.
+            first.kill()
+            sent_until(lambda: told(hook), "the group's alert at the webhook")
+            wait_until(lambda: world.has_partitions(third, 3), timeout_seconds=90, what="the takeover")
+            first.start()
+            sent_until(lambda: world.has_partitions(first, 2), "the return")
+            for _ in range(20):
+                fleet.send(index)
+                index += 1
+            with world.committed_reader(kafka) as last:
+                wait_until(lambda: world.caught_up(last, fleet_of, index - 1), timeout_seconds=90, what="all judged")
+            leaks = [one for one in second.get("/api/v1/alerts?state=firing")["items"] if one["name"] == "memory_leak"]
+            assert len(leaks) == INSTANCES
+            (group,) = [
+                one for one in first.get("/api/v1/alerts?state=firing")["items"] if one["name"] == "memory_leak_group"
+            ]
+            assert all(one["silenced_by"] == [group["id"]] for one in leaks)
+        with world.committed_reader(kafka) as last:
+            changes = of_groups(last)
+            (fired,) = [
+                alert.data.alert
+                for alert in world.told(last).alerts
+                if alert.data.alert.name == "memory_leak_group" and alert.data.alert.state is AlertState.FIRING
+            ]
+        assert [state for _, state in changes] == [AlertState.PENDING, AlertState.FIRING]
+        assert {alert for alert, _ in changes} == {group["id"]}
+        assert fired.labels["service_version"] == "2.4.1"
+        assert f"all {INSTANCES} instances of version 2.4.1 leak" in fired.summary
+        # Delivered again where it was not noted before the kill: with the same id.
+        assert len(told(hook)) == 1
