@@ -33,6 +33,8 @@ _MARKS: Final = (0.5, 0.8)
 """Two scores disagree if one of these lies between them. What is in use alone is believed from the higher one on."""
 _OUTSIDE_SHARE: Final = 0.5
 """Share of the growth outside both allocators from which on they have nothing to say about it."""
+_KNOWN_SHARE: Final = 0.9
+"""Of the samples of resident memory, for which it must be known what was in use."""
 _ALLOCATORS: Final = ("python_used", "python_free", "c_used", "c_free")
 _MOST_READINGS: Final = 32
 
@@ -57,12 +59,18 @@ class InUse:
         if len(self._outside) > _MOST_READINGS:
             del self._outside[1:-1:2]
 
-    def outside(self, since: float | None) -> float | None:
-        """Bytes that came to what lies outside both allocators from ``since`` (s) on; None where that was not told."""
+    def kept_free(self, risen: float, since: float | None) -> bool:
+        """Whether it is the allocators that keep what the resident memory rose by (bytes) from ``since`` (s) on.
+
+        They do where little came to what lies outside both; as long as that was told once only, where they have so much
+        free. Where it was never told, they don't.
+        """
+        if self._parts is None:
+            return False
         if len(self._outside) < 2:
-            return None
+            return self._parts["python_free"] + self._parts["c_free"] >= risen
         before = [size for time, size in self._outside if since is not None and time <= since]
-        return self._outside[-1][1] - (before[-1] if before else self._outside[0][1])
+        return self._outside[-1][1] - (before[-1] if before else self._outside[0][1]) <= _OUTSIDE_SHARE * risen
 
     def fresh(self, judge: Judge) -> list[int]:
         """The resolutions whose score is doubtful and was not weighed yet."""
@@ -118,7 +126,7 @@ def _ask(in_use: InUse, judge: Judge, series: ProcessSeries, level: int) -> _Ask
     tolerance = tolerance_of(times)
     used = BYTES_OF_A_BLOCK * blocks.at(times, level, tolerance) + heap.at(times, level, tolerance)
     known = np.isfinite(used)
-    if known.mean() < 0.9:
+    if not known[-1] or known.mean() < _KNOWN_SHARE:
         return None
     # On the level of the resident memory, so that its limit and its shares hold for it.
     used = np.maximum(used + (memory[-1] - used[-1]), 0.0)
@@ -134,13 +142,10 @@ def _weighed(resident: ScoreResult, used: ScoreResult, one: _Asked) -> ScoreResu
     if not used.sufficient or _class(resident.score) == _class(used.score):
         return resident
     if used.score < resident.score:
-        risen = rise(one.times, one.memory, resident.since) or 0.0
-        outside = one.in_use.outside(resident.since)
-        if outside is None or outside > _OUTSIDE_SHARE * max(risen, 0.0):
+        risen = max(rise(one.times, one.memory, resident.since) or 0.0, 0.0)
+        if not one.in_use.kept_free(risen, resident.since):
             return resident
-        said = (
-            f"resident memory rose {format_bytes(risen)}, but what is in use did not grow with it: allocators keep it"
-        )
+        said = f"resident memory rose {format_bytes(risen)}, but what is in use did not: allocators keep the difference"
     elif used.score < _MARKS[-1]:
         return resident
     else:
