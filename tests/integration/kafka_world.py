@@ -18,6 +18,7 @@ from otel_memory.analyzer.kafka.records import AssessmentRecord, MemoryAlert
 from tests.analyzer.made_up import MIB, MadeUp
 from tests.harness import Analyzer, Kafka, fetch, wait_until
 from tests.harness.topics import Stored, TopicReader, create_topics
+from tests.kafka_schemas import check_alert, check_assessment
 
 METRICS, LOGS, ALERTS, ASSESSMENTS = "otlp_metrics", "otlp_logs", "memory-alerts", "memory-assessments"
 PLAIN = frozenset({names.PROCESS_MEMORY_USAGE, names.MEMORY_LIMIT, names.PROCESS_UPTIME})
@@ -126,6 +127,13 @@ def told(reader: TopicReader, alerts: str = ALERTS, assessments: str = ASSESSMEN
         else:
             latest.pop(each.key.decode(), None)
     return Told(found, latest)
+
+
+def forms_in(reader: TopicReader) -> set[str]:
+    """The forms of the records that stand in the assessments' topic; each of them, and each alert, is as published."""
+    for each in reader.read(ALERTS):
+        check_alert(each.value)
+    return {check_assessment(each.key or b"", each.value) for each in reader.read(ASSESSMENTS) if each.value}
 
 
 def committed_reader(kafka: Kafka) -> TopicReader:

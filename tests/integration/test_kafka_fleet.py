@@ -99,6 +99,7 @@ def test_a_version_that_leaks_is_one_alert_though_who_decides_is_killed(tmp_path
             assert all(one["silenced_by"] == [group["id"]] for one in leaks)
         with world.committed_reader(kafka) as last:
             changes = of_groups(last)
+            assert world.forms_in(last) == {"AssessmentRecord", "GroupRecord", "Look"}
             (fired,) = [
                 alert.data.alert
                 for alert in world.told(last).alerts

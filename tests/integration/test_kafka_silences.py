@@ -63,3 +63,5 @@ def test_silences_are_those_of_the_group() -> None:
             with world.analyzer(kafka, "c") as third:
                 expected = {made: "over", again: "active"}
                 wait_until(lambda: states(third) == expected, timeout_seconds=60, what="both at a newcomer")
+            with world.committed_reader(kafka) as reader:
+                assert {"AssessmentRecord", "Silence"} <= world.forms_in(reader)

@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 PREFIX: Final = b"silence:"
 SEND_SECONDS: Final = 10.0
-_FORM: Final = TypeAdapter(Silence)
+FORM: Final = TypeAdapter(Silence)
 
 
 class SharedSilences:
@@ -44,9 +44,7 @@ class SharedSilences:
             with self._lock:
                 if self._producer is None:
                     self._producer = self._connection.plain_writer()
-                sent = self._producer.send(
-                    self._topic, key=PREFIX + silence.id.encode(), value=_FORM.dump_json(silence)
-                )
+                sent = self._producer.send(self._topic, key=PREFIX + silence.id.encode(), value=FORM.dump_json(silence))
                 sent.get(timeout=SEND_SECONDS)
         except KafkaError as error:
             raise NotShared(f"the other analyzers can't be told through Kafka now: {error}") from error
@@ -56,7 +54,7 @@ class SharedSilences:
         if value is None:
             return  # it was over long ago: each analyzer forgets it by its own clock
         try:
-            silence = _FORM.validate_json(value)
+            silence = FORM.validate_json(value)
             check(silence)
         except (ValueError, BadSilence) as error:
             _logger.warning("Kafka: the record %r of %s is no silence: %s", key[:80], self._topic, error)

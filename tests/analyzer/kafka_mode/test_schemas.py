@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError
 
 from otel_memory.analyzer.config import Settings
-from otel_memory.analyzer.kafka.records import MemoryAlert
+from otel_memory.analyzer.kafka.records import MemoryAlert, Owner
+from otel_memory.analyzer.kafka.shared_groups import LOOKED, GroupRecord, Look
+from otel_memory.analyzer.kafka.shared_silences import FORM as SILENCE
+from otel_memory.analyzer.matching import Matcher, Silence
 from tests.analyzer.kafka_mode.world import Committed, judge, made_log
 from tests.analyzer.made_up import MIB, MadeUp
+from tests.kafka_schemas import check_assessment, form_of
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -48,6 +52,25 @@ def test_assessments_fit_their_schema(committed: Committed) -> None:
         assert not validator.is_valid(value)
 
 
+def test_what_all_analyzers_know_fits_its_schema(committed: Committed) -> None:
+    owner = Owner("a", "http://127.0.0.1:1")
+    alert = committed.changes[-1].alert
+    group = GroupRecord(1, owner, alert, (alert.process,), 1000.0, {"webhook": "an-id"})
+    silence = Silence("s", (Matcher("service_name", "shop"),), 0.0, 10.0, 0.0, "ann", "deploy")
+    for key, value, form in (
+        (group.key, group.to_bytes(), "GroupRecord"),
+        (LOOKED, Look(1, owner, (3, 0)).to_bytes(), "Look"),
+        (b"silence:s", SILENCE.dump_json(silence), "Silence"),
+        (alert.process.encode(), next(iter(committed.records.values())), "AssessmentRecord"),
+    ):
+        assert check_assessment(key, value) == form
+        assert Draft202012Validator(document("memory-assessments.schema.json")).is_valid(json.loads(value))
+        for other in (b"group:looked", b"group:1", b"silence:1", b"1"):
+            if form_of(other) != form:
+                with pytest.raises(ValidationError):
+                    check_assessment(other, value)
+
+
 def test_the_asyncapi_document_holds_together() -> None:
     api = document("kafka.asyncapi.json")
     assert api["asyncapi"] == "3.0.0"
@@ -60,4 +83,6 @@ def test_the_asyncapi_document_holds_together() -> None:
         assert operation["channel"]["$ref"].removeprefix("#/channels/") in api["channels"]
     for message in api["components"]["messages"].values():
         if "payload" in message:
-            Draft202012Validator.check_schema(document(message["payload"]["$ref"]))
+            name, _, fragment = message["payload"]["$ref"].partition("#/$defs/")
+            Draft202012Validator.check_schema(document(name))
+            assert not fragment or fragment in document(name)["$defs"]
