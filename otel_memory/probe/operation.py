@@ -18,8 +18,9 @@ from otel_memory import names
 from otel_memory.probe.operation_table import OperationTable, current_task
 from otel_memory.probe.peak import PeakMark, PeakUse
 from otel_memory.probe.plain import MAX_TEXT, plain_text
-from otel_memory.probe.reader import read_rss
+from otel_memory.probe.reader import RESIDENT
 from otel_memory.probe.resource_monitor import format_bytes
+from otel_memory.probe.sources.process_readings import RAW_LENGTH
 from otel_memory.probe.traced import TRACING as _TRACING
 from otel_memory.probe.traced import TracedGrowth, TracedUse
 
@@ -37,7 +38,7 @@ PEAK: Final = PeakMark()
 # Bound here, because the decorated call reads them, and because a finalizer may call one when modules are gone.
 _perf_counter = time.perf_counter
 _get_ident = threading.get_ident
-_read_rss = read_rss
+_RESIDENT = RESIDENT
 _current_context = context.get_current
 _current_span = trace.get_current_span
 _LOCK = type(threading.Lock())
@@ -51,7 +52,7 @@ _TRACED = names.OPERATION_TRACED
 _TRACED_PEAK = names.OPERATION_TRACED_PEAK
 
 
-class _Defaults:
+class Defaults:
     """The module's one piece of mutable state beside the table: what operations do that don't say it themselves."""
 
     log_level: int | None = None
@@ -59,7 +60,7 @@ class _Defaults:
 
 def set_default_log_level(level: int | None) -> None:
     """Level of the line of operations that name none themselves; ``None``: no line."""
-    _Defaults.log_level = level
+    Defaults.log_level = level
 
 
 def reset_after_fork() -> None:
@@ -76,7 +77,7 @@ if hasattr(os, "register_at_fork"):
 class Options:
     """What one decorated function or tracker was asked for; made once."""
 
-    __slots__ = ("extra", "level", "min_duration", "name", "peak", "trace_malloc")
+    __slots__ = ("level", "min_duration", "name", "peak", "trace_malloc")
 
     def __init__(self, name: str, min_duration: float, level: int | None, trace_malloc: bool, peak: bool) -> None:
         self.name = name if type(name) is str and len(name) <= MAX_TEXT and name.isascii() else plain_text(name)
@@ -84,95 +85,101 @@ class Options:
         self.level = level
         self.trace_malloc = trace_malloc
         self.peak = peak
-        self.extra = peak or trace_malloc
 
 
 class Operation:
     """One run. ``enter`` and ``leave`` bound each section, ``finish`` comes last; none of them raises.
 
-    The class holds what most runs never change: a decorated call is as quick as its stores are few.
+    The class holds what most runs never change: a decorated call is as quick as its stores are few. ``options`` is set
+    by whoever makes one.
     """
 
-    before: int | None = None
-    """Of several sections the first one's ``start``; of one only that."""
-    after: int | None = None
-    """None if nothing could be measured."""
+    options: Options
+    first: bytes | int | None = None
+    """Of several sections what was read at the beginning of the first one; of one only that is ``reading``."""
+    reading: bytes | int | None = None
+    """What was read when the section began, as it was read: how much that is, hardly anybody asks."""
+    end: bytes | int | None = None
+    """What was read when the last section ended; None if nothing could be measured."""
     delta = 0
     seconds = 0.0
     overlap = False
     foreign = False
     """Begun before a fork, by the parent, which will count it."""
-    start: int | None = None
     started: float | None = None
     mark: object = None
     peak_delta: int | None = None
     traced: int | None = None
     traced_peak: int | None = None
-    peak_use: PeakUse | None = None
-    traced_use: TracedUse | None = None
     task: object = None
     thread = 0
     running: dict[int, Operation] | None = None
+    """None while no section is open."""
     outer: Operation | None = None
     """The section that was open on this thread when this one began, while this one is."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
 
     def enter(self, table: OperationTable = TABLE) -> None:
         """A section begins: the operation runs from here on this thread."""
         try:
             self.thread = thread = _get_ident()
             # Read before others can see this section: what they change from then on is about it.
-            self.mark = table.latest_overlap
+            self.mark = table.mark
             self.running = running = table.running
             outer = running.get(thread)
             if outer is not None and outer is not self:
                 self.outer = outer
             running[thread] = self
-            if len(running) > 1:
-                self.overlap = True
-                table.latest_overlap = object()
-            if table.blocks and table.meet_blocks(thread):
-                self.overlap = True
-            if self.options.extra:
-                self._begin_extra()
+            if len(running) > 1 or table.blocks:
+                self.meet(table)
+            self.reading = _RESIDENT.pread(_RESIDENT.descriptor, RAW_LENGTH, 0)
             self.started = _perf_counter()
-            self.start = _read_rss()
+        except OSError:
+            self.reading, self.started = _read_bytes(table), _perf_counter()
         except Exception:  # law 1: the host is never harmed
             table.failed += 1
 
+    def meet(self, table: OperationTable = TABLE) -> None:
+        """Others are at work while a section begins: they overlap with it, and it with them."""
+        if len(table.running) > 1:
+            self.overlap = True
+            table.mark = object()
+        if table.blocks and table.meet_blocks(self.thread):
+            self.overlap = True
+
     def enter_step(self, table: OperationTable = TABLE) -> None:
         """One of several sections begins."""
-        self.started = None  # the last step's, should this one's beginning be broken off
+        self.started = self.reading = None  # the last step's, should this one's beginning be broken off
         self.enter(table)
-        if self.before is None:
-            self.before = self.start
+        if self.first is None:
+            self.first = self.reading
 
     def leave(self, table: OperationTable = TABLE) -> None:
-        """The section ends: the operation gives the thread back."""
+        """The section ends: the operation gives the thread back. Does nothing if none is open."""
         running = self.running
         if running is None:
             return
         try:
-            self._read_end(running is table.running)
+            self._measure_end(running, table)
         except Exception:
             table.failed += 1
         finally:
-            if self.options.extra:
-                self._end_extra(table)
-            if self.mark is not table.latest_overlap:
+            if self.mark is not table.mark:
                 self.overlap = True
-            self.running = None
-            outer = self.outer
-            if outer is None and running.get(self.thread) is self:
+            if self.outer is None and running.get(self.thread) is self:
                 running.pop(self.thread, None)
             else:
-                self._step_out(running, outer)
+                self._step_out(running)
+            self.running = None  # last: whatever breaks this off, the section can be left again
 
-    def _step_out(self, running: dict[int, Operation], outer: Operation | None) -> None:
+    def fail(self, error: BaseException, table: OperationTable = TABLE) -> None:
+        """``leave`` and ``finish`` of a run of one section that ``error`` has ended, unless it has ended already."""
+        if self.running is not None:
+            self.leave(table)
+            self.finish(error, True, table)
+
+    def _step_out(self, running: dict[int, Operation]) -> None:
         """Give the thread back to the section around this one: the nearest that is still open."""
-        self.outer = None
+        outer, self.outer = self.outer, None
         while outer is not None and outer.running is None:
             outer = outer.outer
         inner = running.get(self.thread)
@@ -196,75 +203,57 @@ class Operation:
             self.running = running = table.running  # not entered there: only to recognise a fork
             self.outer = running.get(self.thread)
             table.open_block(self)
-            if self.options.extra:
-                self._begin_extra()
-            self.started = _perf_counter()
-            self.start = _read_rss()
+            self.reading, self.started = _read_bytes(table), _perf_counter()
         except Exception:
             table.failed += 1
 
     def leave_block(self, table: OperationTable = TABLE) -> None:
         """The block ends."""
         try:
-            self._read_end(self.running is table.running)
+            self._measure_end(self.running, table)
         except Exception:
             table.failed += 1
         finally:
-            if self.options.extra:
-                self._end_extra(table)
-            self.outer = None
+            self.outer = self.running = None
             table.close_block(self)
 
-    def _read_end(self, ours: bool) -> None:
-        after = _read_rss()
-        started = self.started
-        if started is not None:
-            self.seconds += _perf_counter() - started
-        if not ours:
+    def _measure_end(self, running: object, table: OperationTable) -> None:
+        if self.started is not None:
+            self.seconds += _perf_counter() - self.started
+        end: bytes | int | None
+        try:
+            end = _RESIDENT.pread(_RESIDENT.descriptor, RAW_LENGTH, 0)
+        except OSError:
+            end = _read_bytes(table)
+        if running is not table.running:
             self.foreign = True
             return
-        start = self.start
-        if after is not None and start is not None:
-            if after != start:
-                self.delta += after - start
-            self.after = after
+        before, after = _bytes_of(self.reading), _bytes_of(end)
+        if after is None:
+            _read_bytes(table)  # opens again what has become somebody else's file, for the next section
+        elif before is not None:
+            self.delta += after - before
+            self.end = end
+
+    @property
+    def start(self) -> int | None:
+        """Bytes when the section began; None if that couldn't be read."""
+        return _bytes_of(self.reading)
+
+    @property
+    def before(self) -> int | None:
+        """Bytes when the run began; None if that couldn't be read."""
+        return _bytes_of(self.reading if self.first is None else self.first)
+
+    @property
+    def after(self) -> int | None:
+        """Bytes when the last section ended; None if nothing could be measured."""
+        return _bytes_of(self.end)
 
     def change(self, rss_bytes: int | None) -> int | None:
         """Bytes that the run has changed the memory by so far, with ``rss_bytes`` resident now."""
         start = self.start
         return None if rss_bytes is None or start is None else self.delta + rss_bytes - start
-
-    def _begin_extra(self) -> None:
-        if self.options.trace_malloc:
-            self.traced_use = _TRACING.begin()
-        if self.options.peak:
-            self.peak_use = PEAK.begin()
-
-    def _end_extra(self, table: OperationTable) -> None:
-        peak_use, self.peak_use = self.peak_use, None
-        traced_use, self.traced_use = self.traced_use, None
-        try:
-            if peak_use is not None:
-                self._add_peak(PEAK.end(peak_use))
-            if traced_use is not None:
-                self._add_traced(_TRACING.end(traced_use))
-        except Exception:
-            table.failed += 1
-
-    def _add_peak(self, peak: int | None) -> None:
-        after, start = self.after, self.start
-        if peak is not None and after is not None and start is not None:
-            # ``delta`` has this section's part already: without it, it is where the section began.
-            peak_delta = self.delta - after + max(peak, after, start)
-            self.peak_delta = peak_delta if self.peak_delta is None else max(peak_delta, self.peak_delta)
-
-    def _add_traced(self, growth: TracedGrowth | None) -> None:
-        if growth is None:
-            return
-        so_far = self.traced or 0
-        self.traced = so_far + growth.bytes
-        if growth.peak_bytes is not None:
-            self.traced_peak = max(self.traced_peak or 0, so_far + growth.peak_bytes)
 
     def finish(self, error: BaseException | None, failed: bool, table: OperationTable = TABLE) -> None:
         """Count the run, put it on the current span, log it if asked.
@@ -274,20 +263,28 @@ class Operation:
                 code: the current span isn't the operation's then, and its log isn't wanted.
             failed: whether it counts as an error.
         """
+        if self.running is not None:
+            self.leave(table)  # something (Ctrl-C) has come between
         if self.foreign:
             return
         try:
-            options = self.options
-            table.aggregate(options.name).add(self.delta, self.seconds, failed)
-            if error is not None and isinstance(error, GeneratorExit):
-                return
-            if _current_context():  # without any context there is no span: the quicker question
+            name = self.options.name
+            (table.aggregates.get(name) or table.aggregate(name)).add(self.delta, self.seconds, failed)
+        except Exception:
+            table.failed += 1
+        self.tell(error, table)
+
+    def tell(self, error: BaseException | None, table: OperationTable = TABLE) -> None:
+        """Put the run on the current span, log it if asked."""
+        if error is not None and isinstance(error, GeneratorExit):
+            return
+        try:
+            if _current_context():
                 span = _current_span()
                 if span.is_recording():
                     self._put_on(span, table)
-            level = options.level
-            if level is None:
-                level = _Defaults.log_level
+            options = self.options
+            level = Defaults.log_level if options.level is None else options.level
             if level is not None and self.seconds >= options.min_duration:
                 self._log(level, error)
         except Exception:
@@ -316,8 +313,7 @@ class Operation:
             _NAME: self.options.name,
             _OVERLAP: self.overlap,
         }
-        after = self.after
-        before = self.start if self.before is None else self.before
+        before, after = self.before, self.after
         if before is not None and after is not None:
             attributes[_MEMORY_BEFORE] = before
             attributes[_MEMORY_AFTER] = after
@@ -344,6 +340,90 @@ class Operation:
             peak = format_bytes(self.traced_peak) if self.traced_peak is not None else "unknown"
             parts.append(f"Traced: {format_bytes(self.traced)} (Peak: {peak})")
         return " | ".join(parts)
+
+
+class ExtraOperation(Operation):
+    """A run whose peak or traced memory is asked for too."""
+
+    peak_use: PeakUse | None = None
+    traced_use: TracedUse | None = None
+
+    def enter(self, table: OperationTable = TABLE) -> None:
+        """As above, with the section's own marks set first."""
+        self._begin_extra(table)
+        super().enter(table)
+
+    def leave(self, table: OperationTable = TABLE) -> None:
+        """As above, also when no section is open: its marks may be."""
+        try:
+            super().leave(table)
+        finally:
+            self._end_extra(table)
+
+    def enter_block(self, table: OperationTable = TABLE) -> None:
+        """As above."""
+        self._begin_extra(table)
+        super().enter_block(table)
+
+    def leave_block(self, table: OperationTable = TABLE) -> None:
+        """As above."""
+        try:
+            super().leave_block(table)
+        finally:
+            self._end_extra(table)
+
+    def _begin_extra(self, table: OperationTable) -> None:
+        try:
+            if self.options.trace_malloc:
+                self.traced_use = _TRACING.begin()
+            if self.options.peak:
+                self.peak_use = PEAK.begin()
+        except Exception:
+            table.failed += 1
+
+    def _end_extra(self, table: OperationTable) -> None:
+        peak_use, self.peak_use = self.peak_use, None
+        traced_use, self.traced_use = self.traced_use, None
+        try:
+            if peak_use is not None:
+                self._add_peak(PEAK.end(peak_use))
+            if traced_use is not None:
+                self._add_traced(_TRACING.end(traced_use))
+        except Exception:
+            table.failed += 1
+
+    def _add_peak(self, peak: int | None) -> None:
+        after, start = self.after, self.start
+        if peak is not None and after is not None and start is not None:
+            # ``delta`` has this section's part already: without it, it is where the section began.
+            peak_delta = self.delta - after + max(peak, after, start)
+            self.peak_delta = peak_delta if self.peak_delta is None else max(peak_delta, self.peak_delta)
+
+    def _add_traced(self, growth: TracedGrowth | None) -> None:
+        if growth is None:
+            return
+        so_far = self.traced or 0
+        self.traced = so_far + growth.bytes
+        if growth.peak_bytes is not None:
+            self.traced_peak = max(self.traced_peak or 0, so_far + growth.peak_bytes)
+
+
+def operation_class(options: Options) -> type[Operation]:
+    """What a run with ``options`` is made of."""
+    return ExtraOperation if options.peak or options.trace_malloc else Operation
+
+
+def _read_bytes(table: OperationTable) -> int | None:
+    """Bytes now, by the way that opens a descriptor again which somebody has closed."""
+    try:
+        return _RESIDENT.rss_bytes()
+    except Exception:
+        table.failed += 1
+        return None
+
+
+def _bytes_of(reading: bytes | int | None) -> int | None:
+    return _RESIDENT.rss_of(reading) if isinstance(reading, bytes) else reading
 
 
 def current_operation(table: OperationTable = TABLE) -> Operation | None:

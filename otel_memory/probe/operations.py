@@ -8,8 +8,8 @@ Never raises into the operation, never changes what it returns, yields or raises
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -19,6 +19,7 @@ from otel_memory.probe.operation import (
     TABLE,
     Operation,
     Options,
+    operation_class,
     reset_after_fork,
     set_default_log_level,
 )
@@ -125,26 +126,34 @@ class MemoryTracker:
         peak: bool = False,
     ) -> None:
         self._options = Options(name, min_duration, parse_level(log_level), trace_malloc, peak)
+        self._new = operation_class(self._options)
         self._open: list[tuple[object, Operation]] = []
         self.delta_bytes: int | None = None
         self.duration_seconds: float | None = None
 
     def __enter__(self) -> Self:
-        operation = Operation(self._options)
-        operation.enter()
-        self._open.append((operation.thread, operation))
+        operation = self._begin()
+        try:
+            operation.enter()
+            self._open.append((operation.thread, operation))
+        except BaseException:  # Ctrl-C just here: no __exit__ will come
+            operation.leave()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        operation = self._close(threading.get_ident())
+        operation = self._close(get_ident())
         if operation is not None:
-            operation.leave()
+            try:
+                operation.leave()
+            finally:
+                operation.leave()  # of use only if something (Ctrl-C) has come between
             self._finish(operation, error)
 
     async def __aenter__(self) -> Self:
-        operation = Operation(self._options)
+        operation = self._begin()
         operation.enter_block()
         self._open.append((operation.task, operation))
         return self
@@ -157,6 +166,11 @@ class MemoryTracker:
             operation.leave_block()
             self._finish(operation, error)
 
+    def _begin(self) -> Operation:
+        operation = self._new()
+        operation.options = self._options
+        return operation
+
     def _close(self, owner: object) -> Operation | None:
         """The last that ``owner`` opened; a generator may be ended by another thread than began it: then the last.
         None if nothing is open."""
@@ -167,6 +181,6 @@ class MemoryTracker:
         return self._open.pop()[1] if self._open else None
 
     def _finish(self, operation: Operation, error: BaseException | None) -> None:
-        self.delta_bytes = operation.delta if operation.after is not None else None
+        self.delta_bytes = operation.delta if operation.end is not None else None
         self.duration_seconds = operation.seconds
         operation.finish(error, error is not None and not isinstance(error, GeneratorExit))

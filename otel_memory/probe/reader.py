@@ -6,12 +6,16 @@ Owns a kept descriptor and nothing else: opened when this module is first import
 from __future__ import annotations
 
 import os
+from typing import Final
 
 from otel_memory.probe.sources.process import ProcessSource
 
 SOURCE = ProcessSource()
 
-read_rss = SOURCE.rss
+RESIDENT: Final = SOURCE.resident
+"""The same reading in two steps: what was read, and how much that is."""
+
+read_rss = RESIDENT.rss_bytes
 """Resident bytes of this process now, or ``None``; 1 µs on Linux."""
 
 if hasattr(os, "register_at_fork"):

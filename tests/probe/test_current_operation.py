@@ -12,6 +12,7 @@ import pytest
 
 from otel_memory import MemoryTracker, monitor_memory
 from otel_memory.probe.operation import TABLE, Operation, Options, current_operation
+from tests.probe.fake_resident import pretend
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +101,8 @@ def test_overlapping_blocks_without_end_keep_nothing_alive() -> None:
 
 
 def test_a_run_that_has_ended_is_not_kept() -> None:
-    outer, inner = (Operation(Options(name, 0.0, None, False, False)) for name in ("outer", "inner"))
+    outer, inner = Operation(), Operation()
+    outer.options = inner.options = Options("any", 0.0, None, False, False)
     outer.enter()
     inner.enter()
     inner.leave()
@@ -158,7 +160,7 @@ def test_a_block_in_a_measured_coroutine_is_the_inner_one() -> None:
 
 def test_the_change_so_far_counts_from_the_beginning_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     rss = [1000]
-    monkeypatch.setattr("otel_memory.probe.operation._read_rss", lambda: rss[0])
+    pretend(monkeypatch, lambda: rss[0])
     seen: list[int | None] = []
 
     @monitor_memory(name="steps")

@@ -24,6 +24,7 @@ from otel_memory import LOG_DEFAULTS, MemoryLogFilter, MemoryTracker, add_memory
 from otel_memory.probe import logs
 from otel_memory.probe.config import Settings
 from otel_memory.probe.lifecycle import Probe
+from tests.probe.fake_resident import pretend
 
 MIB = 1024 * 1024
 FIELDS = ["otel_memory_rss", "otel_memory_change", "otel_memory_operation", "otel_memory_trace_id"]
@@ -37,7 +38,7 @@ class Memory:
 def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
     fake = Memory()
     monkeypatch.setattr(logs, "_read_rss", lambda: fake.rss)
-    monkeypatch.setattr("otel_memory.probe.operation._read_rss", lambda: fake.rss)
+    pretend(monkeypatch, lambda: fake.rss)
     return fake
 
 

@@ -11,9 +11,11 @@ import pickle
 import re
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from opentelemetry import trace
@@ -22,9 +24,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_memory import names
-from otel_memory.probe import operation, operations
+from otel_memory.probe import operations
+from otel_memory.probe.operation_table import UNDIVIDED, Aggregate, LockedAggregate
 from otel_memory.probe.operations import TABLE, MemoryTracker, monitor_memory
+from otel_memory.probe.reader import RESIDENT, read_rss
 from tests.harness import wait_until
+from tests.probe.fake_resident import pretend
 
 MIB = 1024 * 1024
 LINE = re.compile(
@@ -48,7 +53,7 @@ class Memory:
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
     fake = Memory()
-    monkeypatch.setattr(operation, "_read_rss", lambda: fake.rss)
+    pretend(monkeypatch, lambda: fake.rss)
     return fake
 
 
@@ -59,7 +64,7 @@ def tracing_ends() -> None:
 
 @pytest.fixture(autouse=True)
 def fresh_table() -> Iterator[None]:
-    TABLE._aggregates.clear()
+    TABLE.aggregates.clear()
     TABLE.reset_after_fork()
     yield
     assert TABLE.running == {}, "every section that began has ended"
@@ -112,11 +117,11 @@ class Service:
 
 
 def growth(name_ends_with: str) -> int:
-    return next(a.growth_bytes for a in TABLE._aggregates.values() if a.name.endswith(name_ends_with))
+    return next(a.growth_bytes for a in TABLE.aggregates.values() if a.name.endswith(name_ends_with))
 
 
 def calls(name_ends_with: str) -> tuple[int, int]:
-    found = next(a for a in TABLE._aggregates.values() if a.name.endswith(name_ends_with))
+    found = next(a for a in TABLE.aggregates.values() if a.name.endswith(name_ends_with))
     return found.calls, found.errors
 
 
@@ -306,7 +311,7 @@ def test_a_generator_that_was_never_started_leaves_no_trace(memory: Memory) -> N
 
     del generate
     gc.collect()
-    assert not any(a.name == "unstarted" and a.calls for a in TABLE._aggregates.values())
+    assert not any(a.name == "unstarted" and a.calls for a in TABLE.aggregates.values())
 
 
 def test_an_async_generator_keeps_its_protocol(memory: Memory) -> None:
@@ -776,7 +781,7 @@ def test_names_past_the_bound_are_summed_under_one(memory: Memory) -> None:
     table = operations.OperationTable(max_operations=3)
     for n in range(10):
         table.aggregate(f"op{n}").add(1, 0.0, failed=False)
-    assert len(table._aggregates) == 4
+    assert len(table.aggregates) == 4
     assert table.aggregate("otel_memory.other").growth_bytes == 7
     assert table.overflowed == 7
 
@@ -789,10 +794,10 @@ def test_a_forked_child_counts_and_reads_for_itself() -> None:
     if child == 0:
         status = 1
         try:
-            before = operation.read_rss() or 0
+            before = read_rss() or 0
             hoard = b"x" * (64 * MIB)
             top_level(1)
-            after = operation.read_rss() or 0
+            after = read_rss() or 0
             own = after - before
             os.write(write, f"{calls('top_level')[0]} {own // MIB} {len(hoard)}".encode())
             status = 0
@@ -819,7 +824,7 @@ def test_an_operation_in_which_the_process_forks_is_the_parents_alone(memory: Me
 
     child = forks()
     if child == 0:
-        fine = not any(a.calls for a in TABLE._aggregates.values()) and TABLE.running == {} and TABLE.failed == 0
+        fine = not any(a.calls for a in TABLE.aggregates.values()) and TABLE.running == {} and TABLE.failed == 0
         os._exit(0 if fine else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert calls("forks") == (1, 0)
@@ -830,7 +835,7 @@ def test_a_failing_reader_never_reaches_the_operation(monkeypatch: pytest.Monkey
     def broken() -> int:
         raise OSError("no /proc")
 
-    monkeypatch.setattr(operation, "_read_rss", broken)
+    pretend(monkeypatch, broken)
     assert top_level(1) == 3
     with MemoryTracker("block", trace_malloc=True, peak=True) as tracker:
         pass
@@ -848,3 +853,96 @@ def test_decorated_recursion(memory: Memory) -> None:
     assert fib(10) == 55
     assert calls("fib")[0] == 177
     assert sys.getrecursionlimit() > 100
+
+
+# --- the quick way and the thorough one --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Aggregate, LockedAggregate])
+def test_sums_are_exact_whatever_the_threads_do(kind: type[Aggregate]) -> None:
+    """Also in a signal handler's or a finalizer's call: nothing waits there for a lock that it holds itself."""
+    if kind is Aggregate and not UNDIVIDED:
+        pytest.skip("threads really run side by side here")
+    sums = kind("x")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=lambda: [sums.add(2, 0.5, True) for _ in range(20_000)]) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert (sums.calls, sums.errors, sums.growth_bytes, sums.seconds) == (120_000, 120_000, 240_000, 60_000.0)
+
+
+def test_decorated_calls_of_many_threads_are_all_counted() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=lambda: [top_level(1) for _ in range(2_000)]) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert calls("top_level") == (12_000, 0)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
+@pytest.mark.parametrize("when", ["before", "while"])
+@pytest.mark.parametrize("content", [None, b"3 4\n", b"hello, world\n"], ids=["closed", "numbers", "text"])
+def test_a_descriptor_that_was_taken_away_is_a_gap_at_most_and_never_a_zero(
+    when: str, content: bytes | None, tmp_path: Path, spans: tuple[trace.Tracer, InMemorySpanExporter]
+) -> None:
+    tracer, exporter = spans
+    taken: list[int] = []
+
+    def take() -> None:
+        number = RESIDENT.descriptor
+        if content is None:
+            os.close(number)
+            return
+        path = tmp_path / "theirs"
+        path.write_bytes(content)
+        theirs = os.open(path, os.O_RDONLY)
+        os.dup2(theirs, number)
+        os.close(theirs)
+        taken.append(number)
+
+    if when == "before":
+        take()
+    with tracer.start_as_current_span("s"):
+        monitor_memory(name="taken")(take if when == "while" else lambda: None)()
+    with tracer.start_as_current_span("s"):
+        monitor_memory(name="after")(lambda: None)()
+    for number in taken:
+        os.close(number)
+    first, second = (dict(span.attributes or {}) for span in exporter.get_finished_spans())
+    assert names.OPERATION_MEMORY_AFTER not in first or cast("int", first[names.OPERATION_MEMORY_AFTER]) > MIB
+    assert cast("int", second[names.OPERATION_MEMORY_AFTER]) > MIB, "opened again"
+    assert calls("taken") == (1, 0)
+
+
+def test_before_and_after_are_told_though_nothing_changed(
+    memory: Memory, spans: tuple[trace.Tracer, InMemorySpanExporter]
+) -> None:
+    tracer, exporter = spans
+    with tracer.start_as_current_span("s"):
+        top_level(1)
+    attributes = exporter.get_finished_spans()[0].attributes or {}
+    assert [attributes[name] for name in (names.OPERATION_MEMORY_BEFORE, names.OPERATION_MEMORY_AFTER)] == [
+        100 * MIB,
+        100 * MIB,
+    ]
+    assert attributes[names.OPERATION_MEMORY_DELTA] == 0
+
+
+def test_the_time_of_an_operation_is_its_own(memory: Memory) -> None:
+    top_level(1)
+    monitor_memory(name="outer")(lambda: time.sleep(0.02))()
+    quick, slow = (TABLE.aggregate(name).seconds for name in (f"{__name__}.top_level", "outer"))
+    assert 0 < quick < slow
+    assert slow >= 0.02

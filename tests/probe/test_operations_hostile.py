@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dis
 import gc
+import itertools
 import logging
 import os
 import signal
@@ -10,8 +13,9 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 import pytest
@@ -328,3 +332,80 @@ def test_ctrl_c_in_the_middle_of_an_operation_leaves_nothing_open() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert (calls("interrupted"), calls("outer")) == (1, 1)
+
+
+# --- broken off anywhere ------------------------------------------------------------------------------------------
+
+
+class Interrupter:
+    """Raises ``KeyboardInterrupt`` once, where the interpreter may do so in the probe's code for operations: after the
+    beginning of a function, after a call, and where a loop goes round; ``at`` is the number of such places to pass."""
+
+    PLACES = ("RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD")
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+        self.last: dict[FrameType, str] = {}
+        self.seen = ""
+
+    def __call__(self, frame: FrameType, event: str, _arg: object) -> Any:
+        code = frame.f_code
+        if not code.co_filename.endswith(("probe/operation.py", "probe/operation_wrappers.py")):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            last, self.last[frame] = self.last.get(frame, ""), dis.opname[code.co_code[frame.f_lasti]]
+            if last in self.PLACES and self.last[frame] != "PUSH_EXC_INFO":  # a call that raised isn't such a place
+                self.left -= 1
+                if self.left == 0:
+                    self.seen = f"{code.co_qualname}, line {frame.f_lineno}"
+                    raise KeyboardInterrupt
+        return self
+
+
+def _function() -> None:
+    monitor_memory(name="broken off")(lambda: None)()
+
+
+def _nested() -> None:
+    inner = monitor_memory(name="inner")(lambda: None)
+    monitor_memory(name="broken off")(lambda: inner())()
+
+
+def _failing() -> None:
+    def fail() -> None:
+        raise KeyError
+
+    with contextlib.suppress(KeyError):
+        monitor_memory(name="broken off")(fail)()
+
+
+def _traced() -> None:
+    monitor_memory(name="broken off", peak=True)(lambda: None)()
+
+
+def _block() -> None:
+    with MemoryTracker("broken off"):
+        pass
+
+
+@pytest.mark.parametrize("program", [_function, _nested, _failing, _traced, _block])
+def test_a_measurement_that_is_broken_off_anywhere_leaves_nothing_open(program: Callable[[], None]) -> None:
+    """``Ctrl-C``, or whatever a signal handler raises, may come wherever a function is called."""
+    program()
+    sys._getframe().f_trace_opcodes = True  # 3.12 looks for it only when tracing begins
+    for at in itertools.count(1):
+        interrupter = Interrupter(at)
+        before = calls("broken off")
+        sys.settrace(interrupter)
+        try:
+            program()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        assert TABLE.running == {}, interrupter.seen
+        assert calls("broken off") - before <= 1, interrupter.seen
+        if interrupter.left > 0:
+            break
+    assert at > 5

@@ -378,7 +378,7 @@ def test_what_was_yielded_is_not_held_during_the_pause(no_collection: None) -> N
 
 
 def names_called() -> set[str]:
-    return {a.name for a in TABLE._aggregates.values() if a.calls}
+    return {a.name for a in TABLE.aggregates.values() if a.calls}
 
 
 def add(x: int, y: int) -> int:

@@ -33,7 +33,8 @@ _MAJOR = {names.PAGING_FAULT_TYPE: "major"}
 class ProcessSource:
     """Reads this process, or process ``pid`` below ``proc_root``; through psutil where that isn't a ``/proc``.
 
-    ``rss()`` is the one reading of a decorated call: resident bytes now, about one ``pread``, no lock, never raises.
+    ``rss()`` is resident bytes now, about one ``pread``, no lock, never raises; ``resident`` is the same reading in two
+    steps, for decorated calls.
     ``latest()`` is the last reading, made anew when it is ``fresh_seconds`` old. ``latest_slow()`` is the last slow
     reading, made anew after ``slow_interval_seconds``, later where it turned out to be expensive.
     After a fork call ``reopen()`` in the child: until then everything is the parent's.
@@ -65,7 +66,8 @@ class ProcessSource:
             if os.path.exists(f"{proc_root}/{'self' if pid is None else pid}/statm")
             else PsutilProcess(pid)
         )
-        self.rss: Callable[[], int | None] = self._reader.rss_bytes
+        self.resident = self._reader.resident
+        self.rss: Callable[[], int | None] = self.resident.rss_bytes
         self.latest: Latest[ProcessReading] = Latest(self._reader.read, fresh_seconds, clock)
         self._slow_budget = Budget(slow_interval_seconds, clock=clock)
         self._slow: SlowReading | None = None

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 
-from otel_memory.probe.sources.process_readings import ProcessReading, SlowReading
+from otel_memory.probe.sources.process_readings import ProcessReading, Resident, SlowReading
 from otel_memory.probe.sources.procfs import parse_sizes, parse_stat, read_file
 from otel_memory.probe.sources.statm import KeptStatm
 
@@ -39,7 +39,7 @@ class ProcfsProcess:
         self._highest_bytes = 0
         self._directory_size_counts: bool | None = None
         self._statm = KeptStatm(f"{self._directory}/statm", page_size)
-        self.rss_bytes: Callable[[], int | None] = self._statm.rss_bytes
+        self.resident: Resident = self._statm
 
     def reopen(self) -> None:
         self._closed = False

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import psutil
 
-from otel_memory.probe.sources.process_readings import ProcessReading, SlowReading
+from otel_memory.probe.sources.process_readings import RAW_END, ProcessReading, Resident, SlowReading
 
 R = TypeVar("R")
 
@@ -32,6 +32,21 @@ class PsutilProcess:
     def rss_bytes(self) -> int | None:
         process = self._process
         return None if process is None else _or_none(lambda: int(process.memory_info().rss))
+
+    @property
+    def resident(self) -> Resident:
+        return self
+
+    def pread(self, _descriptor: int, _length: int, _offset: int) -> bytes:
+        rss_bytes = self.rss_bytes()
+        if rss_bytes is None:
+            raise OSError("no resident memory to read")
+        return b"%d%b" % (rss_bytes, RAW_END)
+
+    descriptor = -1
+
+    def rss_of(self, raw: bytes) -> int | None:
+        return int(raw.removesuffix(RAW_END))
 
     def read(self) -> ProcessReading:
         process = self._process

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 
+from otel_memory.probe.sources.process_readings import RAW_END, RAW_LENGTH
 from otel_memory.probe.sources.procfs import Statm, parse_statm
 
 
@@ -18,45 +19,46 @@ def _no_pread(_fd: int, _length: int, _offset: int) -> bytes:
 
 
 _pread: Callable[[int, int, int], bytes] = getattr(os, "pread", _no_pread)
-_LENGTH = 128  # seven numbers; 91 bytes for a process of a petabyte
 
 
 class KeptStatm:
     """``statm`` at ``path``, opened once."""
 
-    __slots__ = ("_closed", "_fd", "_identity", "_opened_by", "_page_size", "_parsed", "_path", "_repairing")
+    __slots__ = ("_closed", "_identity", "_opened_by", "_page_size", "_path", "_repairing", "descriptor", "pread")
 
     def __init__(self, path: str, page_size: int) -> None:
         self._path = path
+        self.pread = _pread
         self._page_size = page_size
-        self._fd = -1
+        self.descriptor = -1
         self._identity: tuple[int, int] | None = None
-        # The last data and what it says: before and after a short call it is mostly the same.
-        self._parsed: tuple[bytes | None, int | None] = None, None
         self.reopen()
 
     def rss_bytes(self) -> int | None:
         """Resident bytes now: one ``pread``. Waits for nothing, never raises; fit for a gc callback."""
         try:
-            data = _pread(self._fd, _LENGTH, 0)
-            known, rss_bytes = self._parsed
-            if data == known:
+            rss_bytes = self.rss_of(self.pread(self.descriptor, RAW_LENGTH, 0))
+            if rss_bytes is not None:
                 return rss_bytes
-            # Ends in "dt", which is always 0: a cheap sign that the number still stands for a statm.
-            if data[-3:] == b" 0\n":
-                rss_bytes = int(data.split(None, 2)[1]) * self._page_size or None
-                self._parsed = data, rss_bytes
-                return rss_bytes
-        except (OSError, ValueError, IndexError):
+        except OSError:
             pass
         statm = self._read_repaired()
         return statm.resident * self._page_size if statm else None
+
+    def rss_of(self, raw: bytes) -> int | None:
+        """Resident bytes that a reading of ``raw`` says; None if it isn't a statm's. Never raises."""
+        if not raw.endswith(RAW_END):
+            return None
+        try:
+            return int(raw.split(None, 2)[1]) * self._page_size or None
+        except (ValueError, IndexError):
+            return None
 
     def read(self) -> Statm | None:
         """Pages. Looks at the descriptor's identity first, which also tells a foreign statm from ours."""
         if self._opened_by == os.getpid() and self._is_ours():
             try:
-                return parse_statm(_pread(self._fd, _LENGTH, 0))
+                return parse_statm(_pread(self.descriptor, RAW_LENGTH, 0))
             except OSError:  # closed between the two calls
                 pass
         return self._read_repaired()
@@ -86,7 +88,7 @@ class KeptStatm:
             if self._opened_by != os.getpid() or not self._is_ours():
                 self._let_go()
                 self._open()
-            return parse_statm(_pread(self._fd, _LENGTH, 0))
+            return parse_statm(_pread(self.descriptor, RAW_LENGTH, 0))
         except OSError:
             return None
         finally:
@@ -103,19 +105,19 @@ class KeptStatm:
             fd = _above_standard_streams(fd)
         status = os.fstat(fd)
         self._identity = (status.st_dev, status.st_ino)
-        self._fd = fd
+        self.descriptor = fd
 
     def _is_ours(self) -> bool:
         try:
-            status = os.fstat(self._fd)
+            status = os.fstat(self.descriptor)
         except OSError:
             return False
         return (status.st_dev, status.st_ino) == self._identity
 
     def _let_go(self) -> None:
         """Close the descriptor; a number that has become somebody else's file is only forgotten."""
-        ours, fd = self._fd >= 0 and self._is_ours(), self._fd
-        self._fd = -1
+        ours, fd = self.descriptor >= 0 and self._is_ours(), self.descriptor
+        self.descriptor = -1
         if ours:
             os.close(fd)
 

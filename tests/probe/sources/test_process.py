@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
@@ -27,6 +28,7 @@ def recorded(tree, **kwargs) -> ProcessSource:
 
 def descriptors() -> set[str]:
     """Targets of this process's descriptors, by number."""
+    gc.collect()  # what other tests have left
     found = set()
     for fd in os.listdir("/proc/self/fd"):
         try:
@@ -256,7 +258,7 @@ def test_a_process_that_is_gone_is_a_gap_and_not_an_error(tmp_path):
 def test_a_descriptor_that_somebody_closed_is_opened_again_once():
     source = ProcessSource()
     before = len(statm_descriptors())
-    os.close(source._reader._statm._fd)
+    os.close(source._reader._statm.descriptor)
     assert source.rss() > MiB
     assert source.read().rss_bytes > MiB
     assert len(statm_descriptors()) == before
@@ -271,7 +273,7 @@ def test_a_descriptor_that_somebody_closed_is_opened_again_once():
 )
 def test_a_descriptor_number_that_is_now_somebody_elses_is_neither_believed_nor_closed(tmp_path, content):
     source = ProcessSource()
-    number = source._reader._statm._fd
+    number = source._reader._statm.descriptor
     if content is None:
         theirs, write_end = os.pipe()
     else:
@@ -315,7 +317,7 @@ def test_the_descriptor_is_not_inherited_by_programs_and_never_takes_the_place_o
         "for fd in (0, 1): os.close(fd)\n"
         "from otel_memory.probe.sources.process import ProcessSource\n"
         "source = ProcessSource()\n"
-        "fd = source._reader._statm._fd\n"
+        "fd = source._reader._statm.descriptor\n"
         "free = [n for n in (0, 1) if not os.path.exists(f'/proc/self/fd/{n}')]\n"
         "assert fd > 2 and free == [0, 1] and not os.get_inheritable(fd), (fd, free)\n"
         "assert source.rss() > 1 << 20\n"
@@ -348,7 +350,7 @@ def test_reading_from_many_threads_while_the_descriptor_is_closed_leaks_none():
     for thread in threads:
         thread.start()
     for _ in range(50):
-        fd = source._reader._statm._fd
+        fd = source._reader._statm.descriptor
         if fd >= 0:
             try:
                 os.close(fd)
