@@ -131,7 +131,7 @@ def test_closed_standard_streams_under_console_exporters(tmp_path: Path) -> None
     env = {**ALL_ON, **console, "OTEL_PYTHON_MEMORY_EVENTS": "otlp,console"}
     program = (
         "import os, threading, time; from otel_memory.probe import lifecycle; time.sleep(1)\n"
-        "kept = lifecycle.running_probe()._parts.process._reader._statm._fd\n"
+        "kept = lifecycle.running_probe()._parts.process._reader._statm.descriptor\n"
         "assert kept > 2, 'a kept descriptor stands in the place of a standard stream'\n"
         "open('done', 'w').write(str(set(lifecycle.running_probe().ledger.failures)))"
     )
