@@ -21,6 +21,8 @@ OF_FINDINGS: Final = frozenset({"site", "type"})
 """Kinds of suspects that come from findings."""
 MOST_SUSPECTS: Final = 5
 MOST_SITES: Final = 2
+LEAST_SHARE: Final = 0.03
+"""A line that made less of the growth says nothing: every process allocates something while it is looked at."""
 REST_OF_A_BURST: Final = 5.0
 """A burst is spread over this many times what it traces (docs/evidence.md), ..."""
 LOOK_MARGIN_SECONDS: Final = 3.0
@@ -148,11 +150,14 @@ def suspects_of(finding: Finding) -> tuple[Suspect, ...]:
         for holder in finding.holders
         if holder.site and (share := finding.share_of(holder)) is not None
     ][:MOST_SITES]
-    found += [
-        Suspect("site", name, rate, _share(rate / finding.growth), finding.confidence, f"{_traced(rate)}{held}")
-        for name, rate in finding.sites[:MOST_SITES]
-        if rate > 0 and name not in {one.name for one in found}
-    ]
+    measured = {one.name for one in found}
+    for name, rate in finding.sites[:MOST_SITES]:
+        if rate < LEAST_SHARE * finding.growth or name in measured:
+            continue
+        # Who holds what a line makes is known of the first one at best.
+        whose = held if not found else ""
+        share = _share(rate / finding.growth)
+        found.append(Suspect("site", name, rate, share, finding.confidence, f"{_traced(rate)}{whose}"))
     if not found and finding.types:
         name, more = finding.types[0]
         sure = TYPE_WEIGHT * finding.confidence

@@ -145,6 +145,17 @@ _ALL: Final = (
         "with httpx.Client() as client: ...",
     ),
     Shape(
+        "import_cost",
+        "Imports while the process runs",
+        "Modules are imported with the first requests, or made anew over and over (reloading, templates and plugins "
+        "that are executed under names that never repeat). What an import brings stays as long as the process.",
+        "`len(sys.modules)` rises; with `OTEL_PYTHON_MEMORY_PACKAGES=true` the process tells what each package cost "
+        "(`otel_memory.package.import.usage`).",
+        "Import what every process needs as it starts, before workers are forked, so that they share it; leave out or "
+        "load late what few need (`get_lazy_loader`); and execute the same source under one name",
+        "import reports  # at the head of the module, not inside the view",
+    ),
+    Shape(
         "native",
         "Memory of a C library",
         "Memory in the C allocator grows that Python's objects don't account for: a C extension, or objects that own "

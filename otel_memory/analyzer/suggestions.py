@@ -38,6 +38,7 @@ _LISTENERS: Final = re.compile(
 )
 _LOGGING: Final = re.compile(r"\blogging\.|loggerDict|Logger\.handlers|Handler\b")
 _TASKS: Final = frozenset({"_asyncio.Task", "asyncio.tasks.Task", "coroutine", "async_generator", "generator"})
+_IMPORTS: Final = re.compile(r"^<frozen importlib|^importlib/|^sys\.modules\b")
 _CONTEXTS: Final = re.compile(r"\bContextVar\b|\bcontextvars\b|\bContext$|\bhamt", re.IGNORECASE)
 
 
@@ -151,8 +152,11 @@ def _of_finding(finding: Finding) -> list[_Found]:
         notes = f"; {'; '.join(finding.notes[:2])}" if finding.notes else ""
         said = f"cycles of {made_of} wait for the collector{finding.filled}{notes}"
         found.append(_Found("cycles", made_of, said, None, sure))
+    imports = _imports(finding)
+    if imports is not None:
+        found.append(imports)
     for holder in finding.holders:
-        if holder.kind in ("unknown", "cycle"):
+        if holder.kind in ("unknown", "cycle") or (imports is not None and _IMPORTS.match(holder.name)):
             continue
         first = holder is finding.holders[0]
         part = finding.share_of(holder)
@@ -179,6 +183,17 @@ def _of_finding(finding: Finding) -> list[_Found]:
         shape = _by_type(name) or "objects"
         found.append(_Found(shape, name, f"{more:,} more {name}{finding.filled}", share, 0.8 * sure))
     return found
+
+
+def _imports(finding: Finding) -> _Found | None:
+    """Modules that are imported or made while the process runs, where the evidence shows that."""
+    modules = next((more for name, more in finding.types[:2] if name == "module"), 0)
+    by_line = bool(finding.sites) and _IMPORTS.match(finding.sites[0][0]) is not None
+    if not by_line and not modules and not any(_IMPORTS.match(holder.name) for holder in finding.holders):
+        return None
+    said = f"{modules:,} more modules" if modules else "the import of modules takes memory"
+    said += f" while memory grew for {format_duration(finding.window)}" if finding.window else ""
+    return _Found("import_cost", "imports", f"{said}{finding.filled}", finding.site_share if by_line else None, 0.8)
 
 
 def _of_holder(finding: Finding, holder: Holder, share: float | None, confidence: float) -> _Found:

@@ -32,6 +32,12 @@ def test_lines_are_suspects_with_their_share_and_who_holds_what_they_make() -> N
         "held by shop.Cart.items (kept by shop.CARTS), 41,000 entries more"
     )
     assert second.share == 0.1
+    assert "held by" not in second.evidence
+
+
+def test_a_line_that_made_next_to_nothing_of_the_growth_is_no_suspect() -> None:
+    attributes = {**EVENT, names.EVIDENCE_SITE_GROWTH: (1_000.0, 800.0, 10.0)}
+    assert [one.kind for one in suspects_of(read_finding(attributes))] == ["type"]
 
 
 def test_the_line_that_made_what_a_holder_took_comes_first_with_its_measured_share() -> None:
@@ -77,6 +83,14 @@ def test_a_line_goes_before_the_route_that_leads_to_it_and_behind_one_that_expla
     assert [one.name for one in merged([route], [line])] == ["a.py:1 f", "/cart"]
     assert [one.name for one in merged([whole, route], [line])] == ["/all", "a.py:1 f", "/cart"]
     assert len(merged([route] * 9, [line])) == MOST_SUSPECTS
+
+
+def test_calls_without_a_name_come_after_every_line() -> None:
+    line = Suspect("site", "a.py:1 f", 4_000.0, 0.1, 0.8, "")
+    for name in ("GET (no route)", "(other)"):
+        nameless = Suspect("route", name, 40_000.0, 1.0, 1.0, "")
+        assert [one.name for one in merged([nameless], [line])] == ["a.py:1 f", name]
+        assert merged([nameless], []) == (nameless,)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,12 @@ def held(name: str, kind: str, container: str = "dict", entries: int = 900, **mo
         ),
         (held("shop.bus._listeners (module global)", "global", "list"), "listeners", "shop.bus._listeners"),
         (
+            found(site=("<frozen importlib._bootstrap_external>:757",), site_growth=(30_000.0,)),
+            "import_cost",
+            "imports",
+        ),
+        (held("sys.modules (module global)", "global", type=("module",), type_growth=(40,)), "import_cost", "imports"),
+        (
             held("logging.Logger.handlers (instance attribute)", "instance", "list"),
             "logging_handlers",
             "logging.Logger.handlers",
