@@ -24,8 +24,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     # How numbers are worded for people, the same wherever they are shown.
     "humanize": frozenset(),
     "probe": frozenset({"names", "version"}),
-    "exporters": frozenset({"names", "version"}),
-    "analyzer": frozenset({"names", "version", "humanize"}),
+    # The one mend of the client library that both sides of the log need.
+    "kafka_sockets": frozenset(),
+    "exporters": frozenset({"names", "version", "kafka_sockets"}),
+    "analyzer": frozenset({"names", "version", "humanize", "kafka_sockets"}),
     "clients": frozenset({"version", "humanize"}),
     "demo": frozenset({"version", "humanize"}),
     # Checks an application's environment with the probe's own settings and sources, so that both see the same.

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from otel_memory.analyzer.config import Settings, SettingsError, parse
+from otel_memory.analyzer.log_rate import OncePerMinute
 from otel_memory.analyzer.receivers.base import ReceiverError
 from otel_memory.analyzer.service import Addresses, Service
 from otel_memory.analyzer.store.errors import StoreError
 from otel_memory.version import __version__
 
 DESCRIPTORS: Final = 8192
+OUTAGE: Final = ("Kafka: begins anew", "Kafka: reads %s anew")
+"""How our own lines begin that come again and again while a broker is away."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,8 +34,10 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Says every request that an exporter sends.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    # Tells of every connection.
+    # Tells of every connection, and in an outage of every attempt to connect.
     logging.getLogger("kafka").setLevel(logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(OncePerMinute("kafka", OUTAGE))
     try:
         return asyncio.run(_serve(settings))
     except (StoreError, ReceiverError) as error:

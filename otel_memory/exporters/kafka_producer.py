@@ -4,7 +4,7 @@ Owns the one producer of a sender. Everything here runs on the sender's own thre
 kafka-python would do by itself and an application must not feel: wait 30 s for a dead broker in the constructor
 (``api_version`` is given), wait 60 s in ``send`` (one), keep records beyond any bound (what is on its way is bounded by
 the window), never recover from one record that is too large (no idempotence), keep a
-descriptor for each attempt to connect (``kafka_socket``), log every attempt (its log lines of our
+descriptor for each attempt to connect (``kafka_sockets``), log every attempt (its log lines of our
 threads are let through only while ours are at level DEBUG), close at exit before the last records come.
 """
 
@@ -229,18 +229,18 @@ _filter: Final = _OurThreads()
 
 def _sockets(options: KafkaOptions) -> dict[str, Any]:
     try:
-        from otel_memory.exporters import kafka_socket
+        from otel_memory import kafka_sockets
     except ImportError:
         return {}  # a kafka-python that has no such place any more
-    found: dict[str, Any] = {"proxy_url": kafka_socket.URL}
+    found: dict[str, Any] = {"proxy_url": kafka_sockets.URL}
     if options.security_protocol.endswith("SSL"):
-        found["ssl_context"] = kafka_socket.tls(options)
+        found["ssl_context"] = kafka_sockets.tls(options.ssl_cafile, options.ssl_certfile, options.ssl_keyfile)
     return found
 
 
 def _close_sockets(threads: Collection[int]) -> None:
     try:
-        from otel_memory.exporters.kafka_socket import close_all
+        from otel_memory.kafka_sockets import close_all
     except ImportError:
         return
     close_all(threads)

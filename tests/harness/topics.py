@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from otel_memory.exporters.kafka_socket import URL as DIRECTLY
+from otel_memory.kafka_sockets import URL as DIRECTLY
 
 
 def create_topics(bootstrap: str, *names: str, partitions: int = 1, **settings: str) -> None:

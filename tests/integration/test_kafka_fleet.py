@@ -111,3 +111,69 @@ def test_a_version_that_leaks_is_one_alert_though_who_decides_is_killed(tmp_path
         assert f"all {INSTANCES} instances of version 2.4.1 leak" in fired.summary
         # Delivered again where it was not noted before the kill: with the same id.
         assert len(told(hook)) == 1
+
+
+def test_what_an_output_has_not_got_is_told_by_the_next_owner() -> None:
+    """One is killed between the commit and the delivery: the other one tells, and of what was delivered nothing."""
+    status = 200
+    taken: list[int] = []
+
+    def answer(count: int) -> int:
+        if status == 200:
+            taken.append(count - 1)
+        return status
+
+    with Kafka() as kafka, Hook(answer) as hook:
+        world.make_topics(kafka, 1)
+        begin = world.now_less(3000)
+        early, late = (
+            world.Plain(name, service=name, begin=begin, leak_per_call=300_000, limit=8192 * MIB)
+            for name in ("early", "late")
+        )
+        flags = ("--webhook-urls", hook.url, "--webhook-group-seconds", "0")
+        with (
+            world.analyzer(kafka, "a", *flags) as first,
+            world.committed_reader(kafka) as reader,
+        ):
+
+            def fired(service: str) -> bool:
+                return any(
+                    alert.data.alert.state is AlertState.FIRING and alert.data.alert.labels["service_name"] == service
+                    for alert in world.told(reader).alerts
+                )
+
+            def noted(service: str) -> bool:
+                return any(
+                    record.state.told and record.assessment.process.service_name == service
+                    for record in world.told(reader).latest.values()
+                )
+
+            with world.Fleet(kafka, [early], 1) as fleet:
+                _send_until(fleet, lambda: fired("early"))
+
+            def delivered() -> list[tuple[str, str]]:
+                messages = [hook.messages[number] for number in list(taken)]
+                alerts = [alert for message in messages for alert in message["alerts"]]
+                return [(alert["labels"]["service_name"], alert["state"]) for alert in alerts]
+
+            wait_until(delivered, timeout_seconds=60, what="the delivery")
+            wait_until(lambda: noted("early"), timeout_seconds=60, what="the note of it in the log")
+            status = 503
+            with world.Fleet(kafka, [late], 1) as fleet:
+                _send_until(fleet, lambda: fired("late"))
+            first.kill()
+            status = 200
+            with world.analyzer(kafka, "b", *flags) as second:
+                wait_until(lambda: world.has_partitions(second), timeout_seconds=90, what="the takeover")
+                wait_until(lambda: len(delivered()) > 1, timeout_seconds=60, what="what was owed")
+                leaks = second.get("/api/v1/alerts?state=firing")["items"]
+                assert {one["labels"]["service_name"] for one in leaks} == {"early", "late"}
+            assert delivered() == [("early", "firing"), ("late", "firing")]
+
+
+def _send_until(fleet: world.Fleet, seen: Any) -> None:
+    deadline = time.monotonic() + 120
+    while not seen():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        fleet.send(fleet.sent)
+        time.sleep(0.05)

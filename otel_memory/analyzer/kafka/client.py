@@ -20,6 +20,15 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor  # type: ig
 from kafka.errors import KafkaError  # type: ignore[import-untyped]
 from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 
+try:
+    from otel_memory import kafka_sockets
+
+    _DIRECTLY: dict[str, Any] = {"proxy_url": kafka_sockets.URL}
+    """So that a socket that did not connect is closed at once, and not when the collector comes by."""
+except ImportError:
+    # A kafka-python that has no such place any more.
+    _DIRECTLY = {}
+
 __all__ = ["Connection", "KafkaError", "OffsetAndMetadata", "TopicPartition", "Topics"]
 
 BOOTSTRAP_MS: Final = 10_000
@@ -57,6 +66,7 @@ class Connection:
             "request_timeout_ms": REQUEST_MS,
             "bootstrap_timeout_ms": BOOTSTRAP_MS,
             "reconnect_backoff_max_ms": 2000,
+            **_DIRECTLY,
             **self.security,
         }
 

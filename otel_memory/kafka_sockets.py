@@ -1,8 +1,10 @@
-"""The sockets of a producer: which there are, so that all of them are closed once they are of no use.
+"""The sockets of kafka-python's clients: which there are, so that all of them are closed once they are of no use.
 
 kafka-python 3.0.12 leaves a socket that did not connect, and one in the middle of its handshake, to the collector. An
 application may have switched that off: a dead broker would then cost it a descriptor at every attempt. The way to
 connect is registered as kafka-python takes other ways: by the scheme of the argument ``proxy_url``.
+
+Shared by the exporters and the analyzer. Importing it fails where kafka-python is missing or has no such place.
 """
 
 from __future__ import annotations
@@ -15,8 +17,6 @@ from collections.abc import Collection
 from typing import Any, Final, Self
 
 from kafka.net.inet import KafkaNetSocket  # type: ignore[import-untyped]
-
-from otel_memory.exporters.kafka_options import KafkaOptions
 
 URL: Final = "otel-memory-direct://"
 """For ``proxy_url``. There is no proxy."""
@@ -67,14 +67,14 @@ class TlsSocket(ssl.SSLSocket):
         return made
 
 
-def tls(options: KafkaOptions) -> ssl.SSLContext:
-    """As kafka-python would make it from the same options, but once, and with sockets that are known here.
+def tls(cafile: str | None, certfile: str | None, keyfile: str | None) -> ssl.SSLContext:
+    """As kafka-python would make it from the same files, but once, and with sockets that are known here.
 
     Raises:
         OSError: a file can't be read, or is not in PEM form.
     """
-    context = ssl.create_default_context(cafile=options.ssl_cafile or None)
-    if options.ssl_certfile:
-        context.load_cert_chain(options.ssl_certfile, options.ssl_keyfile or None)
+    context = ssl.create_default_context(cafile=cafile or None)
+    if certfile:
+        context.load_cert_chain(certfile, keyfile or None)
     context.sslsocket_class = TlsSocket
     return context
