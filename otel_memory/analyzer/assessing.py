@@ -54,6 +54,22 @@ def assess(series: ProcessSeries, findings: Findings) -> Assessment | None:
     )
 
 
+def renewed(assessment: Assessment, series: ProcessSeries) -> Assessment:
+    """The same judgement with the process's latest sample of memory, which has changed nothing else."""
+    memory = series.memory
+    if memory is None or memory.last_value is None:
+        return assessment
+    return replace(
+        assessment,
+        process=series.info,
+        last_seen=memory.last_time,
+        memory_bytes=int(memory.last_value),
+        limit_bytes=series.limit_bytes,
+        limit_kind=series.limit_kind,
+        breakdown=series.breakdown,
+    )
+
+
 def silenced(assessment: Assessment, reason: str) -> Assessment:
     """What is said of a process that is judged no more: who it was and its last memory, but no score."""
     return replace(

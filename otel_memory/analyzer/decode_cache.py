@@ -1,4 +1,5 @@
-"""Remembers the attribute sets of data points by their bytes, because a process sends the same ones every second.
+"""Remembers attribute sets of data points and resources by their bytes, because a process sends the same ones every
+second.
 
 Reading two attributes through upb costs about three times as much as the rest of a point. Serializing the point
 again is one call, and everything behind its time and value says which attribute set it has. A hit also hands out
@@ -10,12 +11,18 @@ Owns nothing but the cache; which attributes are kept is the business of its cal
 from __future__ import annotations
 
 from struct import Struct, error
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from otel_memory.analyzer.model import AttributeSet
 
 MAX_CACHE_BYTES: Final = 2 * 2**20
-MAX_KEY_BYTES: Final = 1024
+MAX_RESOURCE_CACHE_BYTES: Final = 16 * 2**20
+"""Enough for some 30,000 resources."""
+MAX_KEY_BYTES: Final = 4096
+
+T = TypeVar("T")
+Known = tuple[int, AttributeSet]
+"""Flags and attributes of a point."""
 
 # Tags (field number and wire type) of NumberDataPoint's fixed-width fields.
 _START: Final = 0x11
@@ -28,29 +35,29 @@ _WITHOUT_START: Final = Struct("<BQBd").unpack_from
 _INT64: Final = Struct("<q").unpack_from
 
 
-class AttributeCache:
-    """Bytes behind a point's time and value -> its flags and attributes. Emptied when it reaches its bound."""
+class Cache(Generic[T]):
+    """Bytes -> what they stand for. Emptied when it reaches its bound."""
 
     def __init__(self, max_bytes: int = MAX_CACHE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._known: dict[bytes, tuple[int, AttributeSet]] = {}
+        self._known: dict[bytes, T] = {}
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def get(self, rest: bytes) -> tuple[int, AttributeSet] | None:
-        """Flags and attributes, or None where they aren't known."""
-        return self._known.get(rest)
+    def get(self, key: bytes) -> T | None:
+        """What the bytes stand for, or None where it isn't known."""
+        return self._known.get(key)
 
-    def put(self, rest: bytes, flags: int, attributes: AttributeSet) -> None:
-        """Remembers what ``rest`` stands for, if it is short."""
-        if len(rest) > MAX_KEY_BYTES:
+    def put(self, key: bytes, value: T) -> None:
+        """Remembers what ``key`` stands for, if it is short."""
+        if len(key) > MAX_KEY_BYTES:
             return
-        if self._bytes + len(rest) > self._max_bytes:
+        if self._bytes + len(key) > self._max_bytes:
             self.clear()
-        self._known[rest] = (flags, attributes)
-        self._bytes += len(rest)
+        self._known[key] = value
+        self._bytes += len(key)
 
     def clear(self) -> None:
         """Forgets everything."""

@@ -25,7 +25,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from otel_memory.analyzer.decode_cache import AttributeCache, split
+from otel_memory.analyzer.decode_cache import MAX_RESOURCE_CACHE_BYTES, Cache, Known, split
 from otel_memory.analyzer.decode_common import (
     CUMULATIVE,
     EVENT_PREFIX,
@@ -45,9 +45,11 @@ from otel_memory.analyzer.decode_common import (
     bounded,
     cut,
 )
+from otel_memory.analyzer.identity import KnownResource
 from otel_memory.analyzer.model import AttributeSet, AttributeValue
 
-_CACHE: Final = AttributeCache()
+_CACHE: Final[Cache[Known]] = Cache()
+_RESOURCES: Final[Cache[KnownResource]] = Cache(MAX_RESOURCE_CACHE_BYTES)
 
 
 def read_metrics(body: bytes, notes: Notes) -> Iterator[RawResource]:
@@ -128,7 +130,7 @@ def _numbers(points: Sequence[NumberDataPoint], notes: Notes) -> Iterator[RawPoi
                 cut_before = notes.cut
                 known = point.flags, _attributes(point.attributes, notes)
                 if notes.cut == cut_before:
-                    _CACHE.put(rest, *known)
+                    _CACHE.put(rest, known)
             yield time, start, known[0], number, None, known[1]
             continue
         # The field that isn't set reads 0, so only a 0 needs the question whether there is a value at all.
@@ -181,8 +183,15 @@ def _legacy_name(record: LogRecord) -> str:
 
 
 def _resource(resource: Resource, notes: Notes) -> Mapping[str, AttributeValue]:
-    notes.cut += max(0, len(resource.attributes) - MAX_RESOURCE_ATTRIBUTES)
-    return dict(_pairs(resource.attributes[:MAX_RESOURCE_ATTRIBUTES], notes))
+    key = resource.SerializeToString()
+    known = _RESOURCES.get(key)
+    if known is None:
+        cut_before = notes.cut
+        notes.cut += max(0, len(resource.attributes) - MAX_RESOURCE_ATTRIBUTES)
+        known = KnownResource(dict(_pairs(resource.attributes[:MAX_RESOURCE_ATTRIBUTES], notes)))
+        if notes.cut == cut_before:
+            _RESOURCES.put(key, known)
+    return known
 
 
 def _attributes(attributes: Sequence[KeyValue], notes: Notes) -> AttributeSet:

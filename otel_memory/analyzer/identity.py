@@ -53,8 +53,23 @@ def digest(*parts: str) -> str:
     return hashed.hexdigest()
 
 
+class KnownResource(dict[str, AttributeValue]):
+    """A resource as it was read once, handed out for every request that carries the same one: nobody may change it.
+    Remembers which process it stands for."""
+
+    __slots__ = ("info",)
+
+    def __init__(self, attributes: Resource) -> None:
+        super().__init__(attributes)
+        self.info: Final = _identified(attributes)
+
+
 def identify(resource: Resource) -> ProcessInfo | None:
     """The process that a resource stands for, or None where nothing in it identifies one."""
+    return resource.info if isinstance(resource, KnownResource) else _identified(resource)
+
+
+def _identified(resource: Resource) -> ProcessInfo | None:
     keys = _identifying_keys(resource)
     if not keys:
         return None

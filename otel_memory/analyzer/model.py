@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 AttributeValue = str | bool | int | float | tuple[str, ...] | tuple[int | float, ...]
 AttributeSet = tuple[tuple[str, AttributeValue], ...]
@@ -65,6 +65,9 @@ class Verdict(StrEnum):
     HEALTHY = "healthy"
     WATCH = "watch"
     LEAKING = "leaking"
+
+
+DOUBTED: Final = frozenset({Verdict.WATCH, Verdict.LEAKING})
 
 
 class Trend(StrEnum):

@@ -25,12 +25,13 @@ from otel_memory.analyzer.fleet_alerts import FleetAlerting, Groups
 from otel_memory.analyzer.in_use import InUse, weigh_all
 from otel_memory.analyzer.judgement import SUSPICIOUS, Judge, score_all
 from otel_memory.analyzer.keeper import Keeper, Turn
-from otel_memory.analyzer.model import Alert, Assessment, Decoded, Event, Payload, Suspect, Verdict
+from otel_memory.analyzer.model import DOUBTED, Alert, Assessment, Decoded, Event, Payload, Suspect
 from otel_memory.analyzer.outputs.base import AlertChange, change_id
 from otel_memory.analyzer.scoring import ScoreResult
 from otel_memory.analyzer.series import ProcessSeries, SeriesTable
 from otel_memory.analyzer.stats import DROPPED, POINTS, SCORING, WORKER_ERRORS, Stats
 from otel_memory.analyzer.store import Store
+from otel_memory.analyzer.windows import Window
 
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +39,9 @@ REFRESH_SECONDS: Final = 2.0
 """Suspects are sought at most so often (event time), ..."""
 REFRESH_SHARE: Final = 0.1
 REFRESH_LONGEST_SECONDS: Final = 30.0
-"""... and then after a tenth of the time that the process has been suspicious, at least so often."""
+REFRESH_LONGEST_SHARE: Final = 1 / 16
+"""... and then after a tenth of the time that the process has been suspicious; at least so often, or when a sixteenth
+of the samples that they are sought in is new."""
 MAX_ATTRIBUTIONS: Final = 8
 """In one batch, those first that have waited longest: attribution is by far the dearest step."""
 FOUND_SECONDS: Final = 3600.0
@@ -117,11 +120,12 @@ class _Known:
                 self.found, self.found_at = suspects_of(finding), event.time
                 self.looked = finding.looked(event.time)
 
-    def refresh_due(self, now: float) -> bool:
+    def refresh_due(self, memory: Window) -> bool:
         """Whether it is time to seek suspects."""
+        now = memory.last_time
         suspicious = now - self.suspicious_since if self.suspicious_since is not None else 0.0
-        pause = min(max(REFRESH_SECONDS, REFRESH_SHARE * suspicious), REFRESH_LONGEST_SECONDS)
-        return now - self.refreshed_at >= pause
+        longest = max(REFRESH_LONGEST_SECONDS, REFRESH_LONGEST_SHARE * memory.span())
+        return now - self.refreshed_at >= min(max(REFRESH_SECONDS, REFRESH_SHARE * suspicious), longest)
 
 
 class Pipeline:
@@ -221,12 +225,12 @@ class Pipeline:
     def _score(self, sampled: Mapping[str, ProcessSeries]) -> None:
         everyone = [(self._known[process_id], series) for process_id, series in sampled.items()]
         try:
-            _score_all(everyone)
+            score_known(everyone)
         except Exception:
             # One of them can't be scored: the others must not suffer for it.
             for one in everyone:
                 with self._contained(f"scoring process {one[1].info.id}"):
-                    _score_all([one])
+                    score_known([one])
 
     def _find_suspects(self, sampled: Mapping[str, ProcessSeries]) -> None:
         due: list[tuple[_Known, ProcessSeries, ScoreResult, float]] = []
@@ -236,13 +240,13 @@ class Pipeline:
             if memory is None:
                 continue
             if result is None or not result.sufficient or result.score < SUSPICIOUS:
-                known.suspicious_since = None
-                if known.alerting is None or known.alerting.verdict not in (Verdict.LEAKING, Verdict.WATCH):
+                known.suspicious_since = known.judge.suspicious_since = None
+                if not known.judge.doubted:
                     known.suspects, known.unrelated = (), ""
                 continue
             if known.suspicious_since is None:
-                known.suspicious_since = memory.last_time
-            if known.refresh_due(memory.last_time):
+                known.suspicious_since = known.judge.suspicious_since = memory.last_time
+            if known.refresh_due(memory):
                 due.append((known, series, result, memory.last_time))
         due.sort(key=lambda one: one[0].refreshed_at)
         for known, series, result, now in due[:MAX_ATTRIBUTIONS]:
@@ -267,6 +271,7 @@ class Pipeline:
         decision = step(known.alerting, assessment, assessment.last_seen, self._alerting)
         known.alerting = decision.state
         known.assessment = decision.apply(assessment)
+        known.judge.doubted = decision.verdict in DOUBTED
         turn.concluded[process_id] = (known.assessment, known.alerting)
         turn.changes += [_change(alert, assessment.last_seen, known.assessment) for alert in decision.changes]
         if known.refreshed_at != assessment.last_seen and assessment.last_seen - known.told_at < RETELL_SECONDS:
@@ -454,7 +459,8 @@ class Pipeline:
         return max(newest - max(span, LEAST_RESTORE_SECONDS), now - RESTORE_SECONDS)
 
 
-def _score_all(everyone: Sequence[tuple[_Known, ProcessSeries]]) -> None:
+def score_known(everyone: Sequence[tuple[_Known, ProcessSeries]]) -> None:
+    """Score what is due of processes."""
     score_all([(known.judge, series) for known, series in everyone])
     weigh_all([(known.in_use, known.judge, series) for known, series in everyone])
 

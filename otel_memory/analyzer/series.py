@@ -17,11 +17,11 @@ import numpy as np
 
 from otel_memory import names
 from otel_memory.analyzer.feeds import CallFeed, CountFeed, Dirty, Feed, LevelFeed, Sum, Total, route_of
-from otel_memory.analyzer.identity import Resource, identify, pid_of, runtime_of
+from otel_memory.analyzer.identity import KnownResource, Resource, identify, pid_of, runtime_of
 from otel_memory.analyzer.latest import Breakdown, Limit
 from otel_memory.analyzer.model import AttributeSet, AttributeValue, Payload, Point, ProcessInfo
 from otel_memory.analyzer.roles import RUNTIME_LIMITS, Role, use_of
-from otel_memory.analyzer.windows import LEVELS, Floats, Level, Reset, Window
+from otel_memory.analyzer.windows import LEVELS, Floats, Level, Reset, Window, spacing_of
 
 OTHER: Final = "(other)"
 """Where routes and operations beyond the bound are counted together."""
@@ -29,6 +29,7 @@ OTHER: Final = "(other)"
 _FUTURE_SECONDS: Final = 86400.0
 _SOURCE_IDLE_SECONDS: Final = 300.0
 _RESTORED: Final = ""
+_NO_SUMS: Final[dict[str, Sum]] = {}
 _NO_BOUND: Final = 1e300
 _MOST: Final = 2.0**63
 """No count and no size reaches it: such a number is a fault of the sender, and no integer that readers of JSON take."""
@@ -91,7 +92,8 @@ class ProcessSeries:
         self._levels = levels
         self._bounds = bounds
         self._feeds: dict[tuple[str, AttributeSet], Feed | None] = {}
-        self._sums: dict[tuple[Role, str], Sum] = {}
+        # By role and metric.
+        self._sums: dict[Role, dict[str, Sum]] = {}
         self._requests: Total | None = None
         self._request_sources: dict[str, int] = {}
         self._routes: dict[str, Total] = {}
@@ -115,7 +117,7 @@ class ProcessSeries:
 
         ``now`` (s, event or wall time) only refuses points more than a day ahead of it.
         """
-        if payload.resource != self._resource:
+        if payload.resource is not self._resource and payload.resource != self._resource:
             self._learn_resource(payload.resource)
         before = self._memory_time()
         latest = _NO_BOUND if now is None else now + _FUTURE_SECONDS
@@ -209,13 +211,13 @@ class ProcessSeries:
                 return CallFeed(lambda _at, _value: self._learn_info(attributes))
 
     def _sum(self, role: Role, metric: str, priority: int) -> Sum:
-        key = (role, metric)
-        owner = self._sums.get(key)
+        owners = self._sums.setdefault(role, {})
+        owner = owners.get(metric)
         if owner is None:
             # What was restored has lost the name of its metric: it goes on with the first one of its role.
-            owner = self._sums.pop((role, _RESTORED), None) or Sum(self._levels)
+            owner = owners.pop(_RESTORED, None) or Sum(self._levels)
             owner.priority = priority
-            self._sums[key] = owner
+            owners[metric] = owner
         return owner
 
     def _request_feed(
@@ -307,7 +309,7 @@ class ProcessSeries:
         role, _, name = key.partition(":")
         match role:
             case "memory" | "heap" | "blocks" | "floor":
-                return self._sums.setdefault((Role(role), _RESTORED), Sum(self._levels)).window
+                return self._sums.setdefault(Role(role), {}).setdefault(_RESTORED, Sum(self._levels)).window
             case "gc_gen2":
                 self._gc_gen2 = self._gc_gen2 or Total(self._levels)
                 return self._gc_gen2.window
@@ -326,8 +328,7 @@ class ProcessSeries:
 
     def forget_before(self, time: float) -> None:
         """Let go of all samples older than ``time`` (s, event time): what is judged is then no older."""
-        windows = [owner.window for owner in self._sums.values()] + [total.window for total in self._totals()]
-        for window in windows:
+        for window in self._windows():
             window.forget_before(time)
 
     def resume_lives(self, lives: Sequence[float]) -> None:
@@ -337,7 +338,7 @@ class ProcessSeries:
     # --- what single points teach ----------------------------------------------------------------------------
 
     def _learn_resource(self, resource: Resource) -> None:
-        self._resource = dict(resource)
+        self._resource = resource if isinstance(resource, KnownResource) else dict(resource)
         known = identify(resource)
         if known is not None and known.id == self._info.id:
             self._info = known
@@ -399,6 +400,11 @@ class ProcessSeries:
         return tuple(self._lives)
 
     @property
+    def life(self) -> float | None:
+        """When the process (re)started last (s since the epoch); None where that is not known."""
+        return self._lives[-1] if self._lives else None
+
+    @property
     def memory(self) -> Window | None:
         """Memory in use (bytes): the best source that is still being reported."""
         return self._best(Role.MEMORY)
@@ -422,7 +428,8 @@ class ProcessSeries:
     def memory_metric(self) -> str | None:
         """Name of the metric behind ``memory``."""
         window = self.memory
-        return next((metric for (_, metric), owner in self._sums.items() if owner.window is window), None)
+        owners = self._sums.get(Role.MEMORY, {})
+        return next((metric for metric, owner in owners.items() if owner.window is window), None)
 
     @property
     def heap(self) -> Window | None:
@@ -471,31 +478,37 @@ class ProcessSeries:
         if memory is None:
             return None
         times, _ = memory.arrays(level)
+        return self._covariate(name, level, times, tolerance_of(times))
+
+    def covariates(self, level: int = 0) -> dict[str, Floats]:
+        """Those that scoring takes and the process sends, by name."""
+        memory = self.memory
+        if memory is None:
+            return {}
+        times, _ = memory.arrays(level)
+        tolerance = tolerance_of(times)
+        names_of_all = ("requests", "start_time", "gc_gen2", "heap")
+        found = {name: self._covariate(name, level, times, tolerance) for name in names_of_all}
+        return {name: values for name, values in found.items() if values is not None}
+
+    def _covariate(self, name: str, level: int, times: Floats, tolerance: float) -> Floats | None:
         if name == "start_time":
             return self._start_times(times) if self._lives else None
-        window = {
-            "requests": self.requests,
-            "gc_gen2": self.gc_gen2,
-            "heap": self.heap,
-            "blocks": self.blocks,
-            "floor": self.floor,
-        }[name]
+        window: Window | None = getattr(self, name)
         if window is None:
             return None
         if level and name == "requests":
             return window.between(times, level)
-        return window.at(times, level, tolerance_of(times))
-
-    def covariates(self, level: int = 0) -> dict[str, Floats]:
-        """Those that scoring takes and the process sends, by name."""
-        found = {name: self.covariate(name, level) for name in ("requests", "start_time", "gc_gen2", "heap")}
-        return {name: values for name, values in found.items() if values is not None}
+        return window.at(times, level, tolerance)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all samples held."""
-        windows = [owner.window for owner in self._sums.values()] + [total.window for total in self._totals()]
-        return sum(window.nbytes for window in windows)
+        return sum(window.nbytes for window in self._windows())
+
+    def _windows(self) -> list[Window]:
+        sums = [owner.window for owners in self._sums.values() for owner in owners.values()]
+        return sums + [total.window for total in self._totals()]
 
     def _totals(self) -> list[Total]:
         single = [total for total in (self._requests, self._gc_gen2) if total is not None]
@@ -510,7 +523,7 @@ class ProcessSeries:
         return lives[np.maximum(index, 0)]
 
     def _best(self, role: Role) -> Window | None:
-        found = [owner for (of, _), owner in self._sums.items() if of is role and len(owner.window)]
+        found = [owner for owner in self._sums.get(role, _NO_SUMS).values() if owner.window.last_value is not None]
         if len(found) <= 1:
             return found[0].window if found else None
         newest = max(owner.window.last_time for owner in found)
@@ -600,6 +613,4 @@ class SeriesTable:
 
 def tolerance_of(times: Floats) -> float:
     """How much later (s) a sample of another series may be and still count as taken together with one of these."""
-    if len(times) < 2:
-        return 0.0
-    return min(0.1 * float(np.median(np.diff(times))), _MAX_TOLERANCE_SECONDS)
+    return min(0.1 * spacing_of(times), _MAX_TOLERANCE_SECONDS)

@@ -1,11 +1,17 @@
-"""The cache of attribute sets: what it knows is right, and it stays small."""
+"""The caches of attribute sets and resources: what they know is right, and they stay small."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint
 
-from otel_memory.analyzer.decode_cache import MAX_KEY_BYTES, AttributeCache, split
+from otel_memory.analyzer.decode import decode
+from otel_memory.analyzer.decode_cache import MAX_KEY_BYTES, Cache, Known, split
+from otel_memory.analyzer.identity import identify
+from otel_memory.analyzer.model import AttributeValue
+from tests.analyzer.made_up import MadeUp
 
 TIME = 1_790_000_000 * 10**9
 
@@ -51,24 +57,34 @@ def test_a_point_cut_anywhere_never_fails(length: int) -> None:
 
 
 def test_what_was_put_is_found_again_as_the_same_object() -> None:
-    cache = AttributeCache()
-    attributes = (("k", "v"),)
-    cache.put(b"rest", 0, attributes)
-    found = cache.get(b"rest")
-    assert found is not None
-    assert found[1] is attributes
+    cache: Cache[Known] = Cache()
+    known = (0, (("k", "v"),))
+    cache.put(b"rest", known)
+    assert cache.get(b"rest") is known
     assert cache.get(b"other") is None
 
 
 def test_the_cache_stays_within_its_bound() -> None:
-    cache = AttributeCache(max_bytes=1000)
+    cache: Cache[Known] = Cache(max_bytes=1000)
     for index in range(1000):
-        cache.put(b"%0100d" % index, 0, ())
+        cache.put(b"%0100d" % index, (0, ()))
         assert len(cache) <= 10
     assert cache.get(b"%0100d" % 999) is not None
 
 
 def test_long_attribute_sets_are_not_kept() -> None:
-    cache = AttributeCache()
-    cache.put(b"x" * (MAX_KEY_BYTES + 1), 0, ())
+    cache: Cache[Known] = Cache()
+    cache.put(b"x" * (MAX_KEY_BYTES + 1), (0, ()))
     assert len(cache) == 0
+
+
+def resources(instance: str) -> Mapping[str, AttributeValue]:
+    (payload,) = decode(MadeUp(instance).body(0), "metrics", "protobuf").payloads
+    return payload.resource
+
+
+def test_a_resource_that_comes_again_is_the_same_object_and_knows_its_process() -> None:
+    first, other = resources("one"), resources("two")
+    assert resources("one") is first
+    assert identify(first) == identify(dict(first)) != identify(other)
+    assert identify(first) is identify(resources("one"))

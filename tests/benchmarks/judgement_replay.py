@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from otel_memory import names
 from otel_memory.analyzer import alerting
 from otel_memory.analyzer.alerting import AlertingState
-from otel_memory.analyzer.judgement import Judge, score_all
-from otel_memory.analyzer.model import AlertState, Assessment, ProcessInfo, Trend, Verdict
+from otel_memory.analyzer.judgement import SUSPICIOUS, Judge, score_all
+from otel_memory.analyzer.model import DOUBTED, AlertState, Assessment, ProcessInfo, Trend, Verdict
 from otel_memory.analyzer.windows import Window
 from tests.benchmarks.traces.shape import Trace
 
@@ -44,7 +44,7 @@ class _Process:
         self._columns = dict(trace.covariates) if covariates else {}
         start = self._columns.get("start_time")
         self._starts = None if start is None else start
-        self.lives: list[float] = []
+        self.life: float | None = None
         self.judge = Judge()
         self.state: AlertingState | None = None
         self.outcome = Outcome(trace, [], [], float(trace.times[-1] - trace.times[0]) / 86400)
@@ -54,8 +54,12 @@ class _Process:
         self.memory.append(time, float(self.trace.values[index]))
         if self._starts is not None:
             start = float(self._starts[index])
-            if not self.lives or abs(start - self.lives[-1]) > 1:
-                self.lives.append(start)
+            if self.life is None or abs(start - self.life) > 1:
+                self.life = start
+
+    @property
+    def life(self) -> float | None:
+        return self.lives[-1] if self.lives else None
 
     def covariates(self, level: int = 0) -> dict[str, Floats]:
         times, _ = self.memory.arrays(level)
@@ -66,6 +70,10 @@ class _Process:
         """The verdict and the alerts of now, as the pipeline finds them."""
         result = self.judge.combined(self)  # type: ignore[arg-type]
         now, value = self.memory.last_time, self.memory.last_value
+        if result is None or not result.sufficient or result.score < SUSPICIOUS:
+            self.judge.suspicious_since = None
+        elif self.judge.suspicious_since is None:
+            self.judge.suspicious_since = now
         shown = result if result is not None and result.sufficient else None
         step = alerting.step(
             self.state,
@@ -91,6 +99,7 @@ class _Process:
             if change.name == alerting.MEMORY_LEAK and change.state is AlertState.FIRING:
                 self.outcome.fired.append(now)
         self.state = step.state
+        self.judge.doubted = step.verdict in DOUBTED
 
 
 def replay(traces: Sequence[Trace], *, covariates: bool = True) -> list[Outcome]:

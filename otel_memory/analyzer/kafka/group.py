@@ -29,7 +29,7 @@ from otel_memory.analyzer.kafka.client import Connection, KafkaError, OffsetAndM
 from otel_memory.analyzer.kafka.leader import LEADING, Leader
 from otel_memory.analyzer.kafka.overlay import Overlay
 from otel_memory.analyzer.kafka.owned import Owned, Phase, Poison, gauges_of
-from otel_memory.analyzer.kafka.partition import STEP_SECONDS, Partition
+from otel_memory.analyzer.kafka.partition import STEP_SECONDS, Partition, score_together
 from otel_memory.analyzer.kafka.records import Mark, Owner
 from otel_memory.analyzer.kafka.telling import Telling
 from otel_memory.analyzer.kafka.writer import Aborted, Writer
@@ -132,6 +132,8 @@ class GroupWorker:
         self._looked_at = 0.0
         self._aborted = 0
         self._most = LEAST_RECORDS
+        self._behind = False
+        """Whether more records wait than it takes at a time."""
         self._poison_told = 0
         self.problem: str | None = "has not joined the group yet"
         """Why it does not judge; None while it does. A member without a partition does its work, too."""
@@ -235,6 +237,8 @@ class GroupWorker:
             self._rebalance(self._listener)
             return
         began = time.monotonic()
+        count = sum(map(len, fetched.values()))
+        self._behind = count >= self._most
         for place, records in fetched.items():
             if place.topic == self._topics.metrics:
                 self._take(place, records)
@@ -250,7 +254,7 @@ class GroupWorker:
             self._committed_at = now
             self._commit()
         if fetched:
-            self._pace(sum(map(len, fetched.values())), time.monotonic() - began)
+            self._pace(count, time.monotonic() - began)
         if now - self._looked_at >= HOUSEKEEPING_SECONDS:
             self._looked_at = now
             self._keep_house()
@@ -482,10 +486,10 @@ class GroupWorker:
         idle = time.monotonic() - self._told_at >= IDLE_COMMIT_SECONDS
         transaction = uuid.uuid4().hex
         pairs = []
-        for owned in self._owned.values():
-            if owned.phase is not Phase.LIVE:
-                continue
-            self._keeper.keep(replace(owned.draw(), changes=[]), time.time())
+        live = [owned for owned in self._owned.values() if owned.phase is Phase.LIVE]
+        score_together(owned.partition for owned in live)
+        for owned in live:
+            self._keeper.keep(replace(owned.draw(calm=not self._behind), changes=[]), time.time())
             batch = owned.batch(transaction, idle)
             if batch is not None:
                 pairs.append((owned, batch))

@@ -90,9 +90,10 @@ class Owned:
         """Whether what is committed now is what this worker committed or found: nobody else has gone on from there."""
         return mark == self.mark and (mark is None or offset == self.committed)
 
-    def draw(self) -> Turn:
-        """Take the outcome of what was read; what an aborted transaction held stays with it. Returns what is new."""
-        new = self.partition.outcome()
+    def draw(self, *, calm: bool) -> Turn:
+        """Take the outcome of what was read (``calm``: see there); what an aborted transaction held stays with it.
+        Returns what is new."""
+        new = self.partition.outcome(calm=calm)
         kept = self.outcome
         forget = [one for one in (*kept.forget, *new.forget) if one not in new.records]
         records = {one: record for one, record in {**kept.records, **new.records}.items() if one not in new.forget}

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from otel_memory.analyzer.alerting import AlertingSettings, AlertingState, active
-from otel_memory.analyzer.assessing import finite
+from otel_memory.analyzer.assessing import finite, renewed
 from otel_memory.analyzer.identity import identify
 from otel_memory.analyzer.judgement import Judge
 from otel_memory.analyzer.kafka.deliveries import OWED_SECONDS, Deliveries, Owed
 from otel_memory.analyzer.kafka.records import FORM, AssessmentRecord, Owner, ProcessState
 from otel_memory.analyzer.keeper import Keeper, Turn
-from otel_memory.analyzer.model import Alert, AlertState, Assessment, Decoded, Event
-from otel_memory.analyzer.pipeline import Pipeline, _Known
+from otel_memory.analyzer.model import DOUBTED, Alert, AlertState, Assessment, Decoded, Event
+from otel_memory.analyzer.pipeline import Pipeline, _Known, score_known
 from otel_memory.analyzer.series import ProcessSeries, SeriesTable
 from otel_memory.analyzer.stats import DROPPED, POINTS, Stats
 
@@ -93,7 +93,9 @@ class Partition(Pipeline):
         self._forget_seconds = max(forget_seconds, idle_seconds)
         self._turn = Turn()
         self._round: dict[str, ProcessSeries] = {}
-        """Processes with a new sample that are still to be judged."""
+        """Processes with a new sample that are still to be judged, ..."""
+        self._calm: dict[str, ProcessSeries] = {}
+        """... and those with one that says nothing new, beside how much memory it is."""
         self._cut: dict[str, float] = {}
         self._alerts: dict[str, dict[str, Alert]] = {}
         self._deliveries = Deliveries()
@@ -110,7 +112,6 @@ class Partition(Pipeline):
         """Fill the windows from a record that was judged before; ``at`` is its time (s)."""
         self.advance(at)
         self._fill(decoded, self.now)
-        self._round.clear()
 
     def take(self, decoded: Decoded, at: float) -> None:
         """Take a record; it is judged at the latest by ``outcome``. ``at`` is its time (s)."""
@@ -120,7 +121,11 @@ class Partition(Pipeline):
         self._stats.add(POINTS, decoded.accepted, outcome="accepted")
         if decoded.rejected:
             self._stats.add(POINTS, decoded.rejected, outcome="rejected")
-        self._fill(decoded, self.now)
+        for process_id, series in self._fill(decoded, self.now):
+            if self._says_something(self._known[process_id], series):
+                self._round[process_id] = series
+            else:
+                self._calm[process_id] = series
         if len(self._known) > self._max_known:
             self._judge()
             self._tombstones += self._make_room(self.now, self._turn)
@@ -135,22 +140,33 @@ class Partition(Pipeline):
         with self._contained("ending silent processes"):
             self._end_silent(self.now, self._turn)
 
-    def _fill(self, decoded: Decoded, at: float) -> None:
+    def _fill(self, decoded: Decoded, at: float) -> Iterable[tuple[str, ProcessSeries]]:
+        """Those that have a new sample. Nothing older than the window is judged."""
+        sampled: dict[str, ProcessSeries] = {}
         for payload in decoded.payloads:
             with self._contained("a payload"):
-                self._take(payload, at, self._turn, self._round)
-        for process_id in self._round:
-            self._let_go(process_id)
+                self._take(payload, at, self._turn, sampled)
+        for process_id, series in sampled.items():
+            memory = series.memory
+            if memory is None:
+                continue
+            self._known[process_id].in_use.learn(series)
+            cut = memory.last_time // STEP_SECONDS * STEP_SECONDS - self._window_seconds
+            if cut != self._cut.get(process_id):
+                self._cut[process_id] = cut
+                series.forget_before(cut)
+        return sampled.items()
 
-    def _let_go(self, process_id: str) -> None:
-        """Nothing older than the window is judged."""
-        series = self._round[process_id]
-        if series.memory is None:
-            return
-        cut = series.memory.last_time // STEP_SECONDS * STEP_SECONDS - self._window_seconds
-        if cut != self._cut.get(process_id):
-            self._cut[process_id] = cut
-            series.forget_before(cut)
+    def _says_something(self, known: _Known, series: ProcessSeries) -> bool:
+        """Whether a new sample may change what is said of a process, but for how much memory it uses. Depends on the
+        log alone, as the judgement does."""
+        if known.assessment is None or known.alerting is None:
+            return True
+        if known.judge.suspicious or known.judge.is_due(series) or active(known.alerting, known.assessment):
+            return True
+        memory, limit = series.memory, series.limit_bytes
+        near = self._alerting.clear_utilization
+        return bool(memory is not None and limit and (memory.last_value or 0.0) >= near * limit)
 
     # --- the judgement ---------------------------------------------------------------------------------------
 
@@ -159,6 +175,8 @@ class Partition(Pipeline):
         sampled, self._round = self._round, {}
         if not sampled:
             return
+        for process_id in sampled:
+            self._calm.pop(process_id, None)
         self._score(sampled)
         for process_id, series in sampled.items():
             # One by one: how many of a batch are attributed must not depend on the batch.
@@ -178,6 +196,7 @@ class Partition(Pipeline):
                 self._tombstones.append(process_id)
             else:
                 known.gone = True
+                self._renew(process_id)
                 self._end(process_id, known, due, turn, "it has sent nothing for long and is taken for gone")
                 self._table.remove(process_id)
                 self._cut.pop(process_id, None)
@@ -185,7 +204,7 @@ class Partition(Pipeline):
         self._next_end = following
 
     def _drop(self, process_id: str) -> None:
-        for kept in (self._known, self._cut, self._alerts):
+        for kept in (self._known, self._cut, self._alerts, self._calm):
             kept.pop(process_id, None)
         self._deliveries.forget(process_id)
         self._table.remove(process_id)
@@ -196,7 +215,9 @@ class Partition(Pipeline):
     @property
     def changed(self) -> bool:
         """Whether there is anything to commit beside offsets."""
-        return bool(self._round or self._turn.concluded or self._turn.changes or self._tombstones or self._restate)
+        return bool(
+            self._round or self._calm or self._turn.concluded or self._turn.changes or self._tombstones or self._restate
+        )
 
     @property
     def alerted(self) -> bool:
@@ -207,9 +228,15 @@ class Partition(Pipeline):
         """Judge what has been taken."""
         self._judge()
 
-    def outcome(self) -> Outcome:
-        """Judge what was taken, and hand out all that is to be committed. What comes next is another outcome's."""
+    def outcome(self, *, calm: bool = True) -> Outcome:
+        """Judge what was taken, and hand out all that is to be committed. What comes next is another outcome's.
+
+        Without ``calm`` those of which only the memory in use is new are left for later: under load that is most of
+        what there is to write.
+        """
         self._judge()
+        for process_id in list(self._calm) if calm else ():
+            self._renew(process_id)
         turn, self._turn = self._turn, Turn()
         forget, self._tombstones = self._tombstones, []
         for change in turn.changes:
@@ -219,6 +246,15 @@ class Partition(Pipeline):
         records = {one: self._record(one) for one in stated if one in self._known and self._known[one].assessment}
         # One that came back after it was forgotten has a record again.
         return Outcome(turn, records, [process_id for process_id in forget if process_id not in records])
+
+    def _renew(self, process_id: str) -> None:
+        """Bring the assessment of a process up to its latest sample, if that has not been judged."""
+        series = self._calm.pop(process_id, None)
+        known = self._known[process_id]
+        if series is None or known.assessment is None or known.alerting is None:
+            return
+        known.assessment = renewed(known.assessment, series)
+        self._turn.concluded[process_id] = (known.assessment, known.alerting)
 
     def touched(self) -> Turn:
         """The series that a replay has filled, for the history. What comes next is another turn's."""
@@ -283,6 +319,12 @@ class Partition(Pipeline):
         known.judge = Judge.resumed(
             state.results, [_NEVER if bucket is None else bucket for bucket in state.buckets], state.life
         )
+        known.judge.doubted = alerting is not None and alerting.verdict in DOUBTED
+        known.judge.suspicious_since = state.suspicious_since
+        for level, result in enumerate(known.judge.results):
+            if result is not None:
+                # What was committed has been weighed.
+                known.in_use.put(known.judge, level, result)
         if state.gone and known.heard_at <= state.heard_at:
             known.gone = True
             self._table.remove(process_id)
@@ -343,6 +385,16 @@ class Partition(Pipeline):
     def processes(self) -> Collection[str]:
         """Ids of those that are known."""
         return self._known.keys()
+
+
+def score_together(partitions: Iterable[Partition]) -> None:
+    """Score what all of them have taken and not judged yet: one large batch is many times cheaper than small ones."""
+    everyone = [(one._known[key], series) for one in partitions for key, series in one._round.items()]
+    try:
+        score_known(everyone)
+    except Exception:
+        # One of them can't be scored: each partition finds that out, and which one it is, when it judges.
+        _logger.debug("scoring all partitions together", exc_info=True)
 
 
 def _processes_of(decoded: Decoded) -> set[str]:
