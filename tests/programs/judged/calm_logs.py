@@ -1,0 +1,35 @@
+"""FastAPI: records of the log are held back by a handler until there are four thousand, and then written at once."""
+
+import io
+import logging
+import logging.handlers
+
+from fastapi import FastAPI
+from serving import TABLES, serve_fastapi
+
+app = FastAPI()
+sink = io.StringIO()
+target = logging.StreamHandler(sink)
+handler = logging.handlers.MemoryHandler(4_000, flushLevel=logging.ERROR, target=target)
+log = logging.getLogger("shop")
+log.addHandler(handler)
+log.setLevel(logging.INFO)
+log.propagate = False
+
+
+@app.get("/order/{number}")
+def order(number: int):
+    for line in range(25):
+        log.info("order %s line %s: %s", number, line, f"article {line} " * 20)
+    if sink.tell() > 4_000_000:
+        sink.seek(0)
+        sink.truncate()
+    return {"order": number}
+
+
+@app.get("/rows")
+def rows():
+    return {"rows": TABLES["table 2"][:30]}
+
+
+serve_fastapi(app)
