@@ -6,6 +6,7 @@ buckets of time or of work. Never judges what the floor does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -21,6 +22,9 @@ MIN_SAMPLES: Final = 24
 """Fewer samples of one life than this are not judged."""
 _GRIDS: Final = ((160, 64), (56, 32), (0, 16))
 """(samples, buckets): from that many samples on, that many buckets, so that a bucket holds several samples."""
+_SMOOTHER: Final = 0.6
+"""The mean of each bucket is the floor where it wavers less than this share of what the least value does: then noise
+comes and goes, and no garbage."""
 
 
 class SeriesInput(NamedTuple):
@@ -36,7 +40,8 @@ class SeriesInput(NamedTuple):
 class Life:
     """The samples of one life of a process: clean, in order of time. ``work`` counts requests since its beginning
     (None where unknown). ``floor`` is what collections lay bare (else the values), of ``samples`` independent looks;
-    ``worth`` (0-1) how much growth counts that may still be given back."""
+    ``worth`` (0-1) how much growth counts that may still be given back. ``age``: seconds since the process began, at
+    the last sample (NaN where unknown). ``whole``: its beginning was seen."""
 
     times: Floats
     values: Floats
@@ -44,13 +49,16 @@ class Life:
     floor: Floats
     samples: int
     worth: float = 1.0
+    age: float = math.nan
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Lives on a common grid; one row a life. ``floor`` is the least value of each bucket, ``spread`` the middle
-    height of what comes and goes above it, ``rate`` the work per second, ``begin``/``end`` event times, ``looks`` how
-    many samples there are, ``samples`` how many of them the floor is made of."""
+    """Lives on a common grid; one row a life. ``floor`` is the least value of each bucket or, where it wavers much
+    less, the mean; ``spread`` the middle height of what comes and goes above the least one, ``rate`` the work per
+    second, ``begin``/``end`` event times, ``looks`` how many samples there are, ``samples`` how many of them the floor
+    is made of, ``worth`` and ``age`` as those of the lives."""
 
     floor: Floats
     spread: Floats
@@ -61,6 +69,7 @@ class Grid:
     samples: Ints
     looks: Ints
     worth: Floats
+    age: Floats
 
     @property
     def seconds(self) -> Floats:
@@ -121,23 +130,25 @@ def grid(rows: Sequence[Life], count: int, by_work: bool = False) -> Grid:
         return flat.reshape(shape)
 
     floors = np.concatenate([life.floor for life in rows])
+    counts = np.diff(np.append(edges, len(cell)))
     low = spread_out(np.minimum.reduceat(floors, edges))
     high = spread_out(np.maximum.reduceat(floors, edges))
-    counts = np.diff(np.append(edges, len(cell)))
+    mean = spread_out(np.add.reduceat(floors, edges) / counts)
     moment = spread_out(np.add.reduceat(times, edges) / counts)
     empty = np.isnan(low)
     height = np.where(empty, np.nan, high - low)
     begin, end = times[begins], times[ends - 1]
     if empty.any():
-        low, moment = _fill(low, empty), _fill(moment, empty)
+        low, mean, moment = _fill(low, empty), _fill(mean, empty), _fill(moment, empty)
     rate = None
     if work is not None:
         done = spread_out(np.add.reduceat(work, edges) / counts)
         if empty.any():
             done = _fill(done, empty)
         rate = _slope(done, moment)
+    smoother = _wavers(mean) < _SMOOTHER * _wavers(low)
     return Grid(
-        low,
+        np.where(smoother[:, None], mean, low),
         np.nanmedian(height, axis=1),
         rate,
         moment,
@@ -146,7 +157,13 @@ def grid(rows: Sequence[Life], count: int, by_work: bool = False) -> Grid:
         np.array([life.samples for life in rows]),
         sizes,
         np.array([life.worth for life in rows]),
+        np.array([life.age for life in rows]),
     )
+
+
+def _wavers(values: Floats) -> Floats:
+    """The middle bend from bucket to bucket, whatever the trend."""
+    return np.asarray(np.median(np.abs(values[:, 2:] - 2 * values[:, 1:-1] + values[:, :-2]), axis=1))
 
 
 def _fill(values: Floats, empty: NDArray[np.bool_]) -> Floats:

@@ -29,6 +29,8 @@ and more). All from -1 to 1, and less the shorter the history is (``history``)."
 _LOG_ODDS: Final = 5.0
 _FULL_HISTORY: Final = 512
 _LEAST_HISTORY: Final = 0.5
+_TOO_OLD: Final = 8.0
+"""Times the level that growth like this would have come to since the process began, from which on it must be new."""
 _JUMP_TIMES: Final = 5.0
 _JUMP_SHARE: Final = 0.12
 RECENT: Final = 5 / 8
@@ -41,6 +43,7 @@ where the last five eighths begin."""
 class Evidence:
     """Of each series: ``terms`` (columns as ``TERMS``) and what they were made of.
 
+    ``history``: what the evidence counts; ``new`` (0-1): how sure it is that the growth is younger than the process;
     ``classes`` are the weights of the shapes of the floor by time, ``recent`` those of its last part; ``slope`` and
     ``slope_sd`` By/s at the end; ``rise`` and ``late_rise`` (bytes) those over the whole and over the later
     ``LATE`` of it; ``wobble`` (bytes) what comes and goes, ``unrest`` (bytes) how much of it
@@ -51,6 +54,7 @@ class Evidence:
 
     terms: Floats
     history: Floats
+    new: Floats
     classes: Floats
     recent: Floats
     slope: Floats
@@ -68,11 +72,21 @@ class Evidence:
     grid: envelope.Grid
 
 
-def history(samples: Ints) -> Floats:
+def history(samples: Ints, new: Floats) -> Floats:
     """What the evidence of so many samples counts: all of it from ``_FULL_HISTORY`` on, half of it at the least that is
-    judged. What has grown for a few samples only may be anything."""
+    judged, none of it there where the growth is ``new``. What has grown for a few samples only may be anything; and
+    what an old process has not done before, it probably does not go on with."""
     known = np.log2(np.maximum(samples, 1) / envelope.MIN_SAMPLES) / np.log2(_FULL_HISTORY / envelope.MIN_SAMPLES)
-    return np.asarray(_LEAST_HISTORY + (1 - _LEAST_HISTORY) * np.clip(known, 0.0, 1.0))
+    least = _LEAST_HISTORY * (1 - new)
+    return np.asarray(least + (1 - least) * np.clip(known, 0.0, 1.0))
+
+
+def newness(slope: Floats, age: Floats, level: Floats) -> Floats:
+    """How sure it is that growth of ``slope`` (By/s) is younger than the process of ``age`` (s): 0 where it could have
+    made up all of its ``level`` (bytes) at most, 1 where it would have come to ``_TOO_OLD`` times that. 0 where the age
+    is not known."""
+    times = np.maximum(slope, 0) * np.nan_to_num(age, nan=0.0) / level
+    return np.asarray(np.clip(np.log2(np.maximum(times, 1)) / np.log2(_TOO_OLD), 0.0, 1.0))
 
 
 def grain(floor: Floats) -> Floats:
@@ -150,11 +164,13 @@ def gather(rows: Sequence[envelope.Life], count: int) -> Evidence:
         ],
         axis=1,
     )
-    known = history(grid.looks)
+    new = newness(fitted.slope / seconds, grid.age, level)
+    known = history(grid.looks, new)
     terms *= (known * grid.worth)[:, None]
     return Evidence(
         terms=terms,
         history=known,
+        new=new,
         classes=fitted.weights,
         recent=by_recent.weights,
         slope=steadied(adjusted, fitted.slope) / seconds,

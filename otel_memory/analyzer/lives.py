@@ -5,6 +5,7 @@ Owns where one life ends and the next begins, and the floor that collections lay
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -25,6 +26,10 @@ _LEVEL_RISE: Final = 0.25
 """A life was level before it ended if its second half rose by less than this share of the fall."""
 _STANDS_OUT: Final = 6.0
 _MAX_EARLIER_LIVES: Final = 3
+_MOST_RESTARTS: Final = 8
+"""More falls than this in one window are a collector's, not restarts."""
+_FROM_THE_START: Final = 0.02
+"""The beginning of a life was seen if the share of it that passed before its first sample is no more than this."""
 _LEAST_TEETH: Final = 3
 _ENOUGH_TEETH: Final = 6
 """Of a saw so many teeth must be seen for its floor to be worth as much as one that is seen all the time."""
@@ -42,7 +47,8 @@ def lives(series: SeriesInput) -> list[Life]:
     """The lives of one process, oldest first; the last one is the present.
 
     A new life begins where the start time jumps. Where no start time is known, it begins where the value falls at once
-    by more than a third to near its least, or falls out of a life that had been level to below all of that.
+    by more than a third to near its least, or falls out of a life that had been level to below all of that; unless it
+    does so all the time.
     """
     times, values, columns = clean(series)
     if not len(times):
@@ -62,16 +68,35 @@ def _life(times: Floats, values: Floats, columns: Mapping[str, Floats], a: int, 
         if len(edges):
             floor, samples = _floor_after(own, edges)
             worth = min((len(edges) + 1) / _ENOUGH_TEETH, 1.0)
-    return Life(times[a:b], own, work, floor, samples, worth)
+    seconds = float(times[b - 1] - times[a])
+    start = columns.get("start_time")
+    known = start is not None and abs(start[b - 1]) < _NO_TIME
+    age = float(times[b - 1] - start[b - 1]) if known and start is not None else math.nan
+    whole = a > 0 or age - seconds <= _FROM_THE_START * seconds
+    return Life(times[a:b], own, work, floor, samples, worth, age, whole)
+
+
+def as_before(before: Life, life: Life) -> float:
+    """Which share (0-1) of what ``life`` rose over its later half ``before`` had risen at the same age too. 0 where
+    that can't be said, as the beginning of ``before`` was not seen."""
+    age, age_before = life.times - life.times[0], before.times - before.times[0]
+    if not before.whole or age[-1] > age_before[-1]:
+        return 0.0
+    then = np.interp(age, age_before, before.floor)
+    part = max(len(age) // 8, 2)
+    middle = slice((len(age) - part) // 2, (len(age) + part) // 2)
+    rose = float(np.median(life.floor[-part:]) - np.median(life.floor[middle]))
+    rose_before = float(np.median(then[-part:]) - np.median(then[middle]))
+    return float(np.clip(rose_before / rose, 0.0, 1.0)) if rose > 0 else 0.0
 
 
 def _breaks(values: Floats, columns: Mapping[str, Floats]) -> list[int]:
     start = columns.get("start_time")
-    if start is not None and (np.abs(start) < _NO_TIME).all():
-        jumps: Ints = np.flatnonzero(np.abs(np.diff(start)) > _RESTART_SECONDS) + 1
-        return [int(at) for at in jumps]
+    if start is not None and len(known := np.flatnonzero(np.abs(start) < _NO_TIME)):
+        return [int(at) for at in known[1:][np.abs(np.diff(start[known])) > _RESTART_SECONDS]]
     fell = values[1:] < (1 - _LEVEL_DROP) * values[:-1]
-    return list(_falls(values, np.flatnonzero(fell) + 1)) if fell.any() else []
+    falls = list(_falls(values, np.flatnonzero(fell) + 1)) if fell.any() else []
+    return falls if len(falls) <= _MOST_RESTARTS else []
 
 
 def _falls(values: Floats, candidates: Ints) -> Iterator[int]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from otel_memory.analyzer import envelope, forecast, shapes
 from otel_memory.analyzer.envelope import Life, SeriesInput
 from otel_memory.analyzer.evidence import LATE, Evidence, gather
+from otel_memory.analyzer.lives import as_before
 from otel_memory.analyzer.lives import lives as lives_of
 from otel_memory.analyzer.model import TimeToLimit, Trend
 from otel_memory.analyzer.scoring_reasons import Facts, sentences
@@ -114,16 +115,19 @@ class _Member(NamedTuple):
 def _gathered(members: Mapping[int, _Member]) -> Iterator[tuple[list[int], Evidence]]:
     """The evidence of those that have enough, in groups of one grid each; rows beyond those named only fill up.
 
-    As long as the present life is short, what the longest life before did counts too."""
-    judged = {index: member.lives[at] for index, member in members.items() if (at := member.judged) is not None}
-    before = {index: life for index in judged if (life := members[index].before) is not None}
+    As long as the present life is short, what the longest life before did counts too; and all the more, the more of
+    the present growth that one showed at the same age."""
+    life_of = {index: member.lives[at] for index, member in members.items() if (at := member.judged) is not None}
+    before = {index: life for index in life_of if (life := members[index].before) is not None}
     earlier = {
         index: row for found, evidence in _grouped(before) for index, row in zip(found, evidence.terms, strict=False)
     }
-    for found, evidence in _grouped(judged):
+    for found, evidence in _grouped(life_of):
         for row, index in enumerate(found):
             if index in earlier:
-                evidence.terms[row] += (1 - evidence.history[row]) * earlier[index]
+                own = evidence.terms[row] + (1 - evidence.history[row]) * earlier[index]
+                alike = as_before(before[index], life_of[index])
+                evidence.terms[row] = (1 - alike) * own + alike * earlier[index]
         yield found, evidence
 
 

@@ -15,7 +15,8 @@ SUSPICIOUS = 0.5
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is said of one series: bytes, By/s, seconds, shares. ``shape`` is the likeliest class of shape,
-    ``growing`` the weight of the growing ones, ``restarts`` how often the process was seen to restart, ``present``
+    ``growing`` the weight of the growing ones, ``age`` that of the process (s) where the growth must be younger,
+    else None, ``restarts`` how often the process was seen to restart, ``present``
     False where the life before the last restart was judged."""
 
     score: float
@@ -32,6 +33,7 @@ class Facts:
     wobble: float
     jump: float
     load_change: float
+    age: float | None
     restarts: int
     present: bool
 
@@ -57,6 +59,7 @@ class Facts:
             wobble=float(evidence.wobble[row]),
             jump=float(evidence.jump[row]),
             load_change=float(evidence.load_change[row]),
+            age=float(evidence.grid.age[row]) if evidence.new[row] >= SUSPICIOUS else None,
             restarts=restarts,
             present=present,
         )
@@ -104,6 +107,8 @@ def _growing(facts: Facts) -> list[str]:
         said.append(f"it can't be told yet from a warm-up or a cache that fills: {format_duration(facts.seconds)} seen")
     elif facts.growing_seconds < 0.9 * facts.seconds:
         said.append(f"it has grown for {format_duration(facts.growing_seconds)}")
+    if facts.age is not None:
+        said.append(f"it has run for {format_duration(facts.age)}: it can't have grown like this all the time")
     if facts.jump < 0.34 * facts.rise and facts.score >= SUSPICIOUS:
         parts = f"{format_bytes(facts.jump)} of {format_bytes(facts.rise)}"
         said.append(f"no single step makes it up: the largest is {parts}")

@@ -24,6 +24,9 @@ _LEAST_INDEPENDENT: Final = 5.0
 _SHORT: Final = 16
 """Up to so many buckets, growth that fell back and began anew is a tooth of a saw as likely as a leak: there no shape
 of growth may hold a step down."""
+_LEAST_GROWTH: Final = 0.15
+"""A slope at the end is growth if it would make up more than this share of the floor's range over one grid length: one
+that is merely not quite level is no leak's."""
 
 
 class Shapes(NamedTuple):
@@ -188,8 +191,9 @@ def fit(floor: Floats, grain: Floats, samples: Ints, load: Floats | None = None)
     degrees = np.maximum(effective - parameters[:, growing], 1.0)
     slope_sd = np.maximum(terms.norm * np.sqrt(mean_square[:, :, growing] * count / degrees), 1e-12)
     inside = weight[:, :, growing]
-    # A "growing" shape that shrinks is a level that does not grow.
-    grows = (inside * _normal_cdf(terms.slope / slope_sd)).sum(axis=(1, 2))
+    # A "growing" shape that shrinks, or all but stands, is a level that does not grow.
+    least = _LEAST_GROWTH * np.ptp(adjusted, axis=1)[:, None, None]
+    grows = (inside * _normal_cdf((terms.slope - least) / slope_sd)).sum(axis=(1, 2))
     by_class[:, LEVEL] += by_class[:, GROWING] - grows
     by_class[:, GROWING] = grows
     portion = inside / np.maximum(inside.sum(axis=(1, 2), keepdims=True), 1e-300)

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-WEIGHTS: Final = (1.32, 0.42, 1.66, 0.67, 1.15, 0.48, 0.21)
+WEIGHTS: Final = (1.45, 0.33, 1.5, 0.66, 1.1, 0.69, 0.21)
 """One for each of ``evidence.TERMS``, in the same order; none is negative."""
-INTERCEPT: Final = -1.09
+INTERCEPT: Final = -1.03
