@@ -5,8 +5,9 @@ state and the changes out; so replayed input gives the same changes, and input t
 words of an alert are in ``alert_texts``, what is kept over a restart is ``AlertingState.to_dict``.
 
 The verdict. *unknown* while the score is None; *watch* when the score stayed at ``watch_score`` or above; *leaking*
-when it stayed at ``leak_score``; *healthy* again only when it stayed under ``healthy_score``, or, three times as
-long, under ``watch_score``: a doubt that never grows must end some day. "Stayed" is a number of evaluations and a
+when it stayed at ``leak_score`` and the process is no longer young; *healthy* again only when it stayed under
+``healthy_score`` (or under ``watch_score`` and memory grows no more), or, three times as long, under ``watch_score``: a
+doubt that never grows must end some day. "Stayed" is a number of evaluations and a
 time, and the time is the longer of seconds and spacings of samples, so that a sender with a sample a minute needs as
 many of them as one with a sample a second. Scores between two marks neither count nor undo.
 

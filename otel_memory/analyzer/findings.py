@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -33,6 +34,10 @@ MOST_TIMES_THE_GROWTH: Final = 3.0
 was at work just then, and is freed again."""
 TYPE_WEIGHT: Final = 0.6
 """A type alone says less than a line: its share of the growth isn't measured."""
+TRACED_WEIGHT: Final = 0.7
+"""What a line made while it was traced may be freed a moment later, other than what was found to be held; ..."""
+LIBRARY_WEIGHT: Final = 0.5
+"""... and a line of the standard library, such as a server's read from a socket, works for whoever called it."""
 _WORDS: Final = re.compile(r"^(?P<name>.*?)(?: \((?P<kind>[a-z ]+)\))?(?:, kept by (?P<through>.*))?$")
 
 
@@ -156,8 +161,10 @@ def suspects_of(finding: Finding) -> tuple[Suspect, ...]:
             continue
         # Who holds what a line makes is known of the first one at best.
         whose = held if not found else ""
-        share = _share(rate / finding.growth)
-        found.append(Suspect("site", name, rate, share, finding.confidence, f"{_traced(rate)}{whose}"))
+        share, sure = _share(rate / finding.growth), TRACED_WEIGHT * finding.confidence
+        if _of_the_library(name):
+            sure *= LIBRARY_WEIGHT
+        found.append(Suspect("site", name, rate, share, sure, f"{_traced(rate)}{whose}"))
     if not found and finding.types:
         name, more = finding.types[0]
         sure = TYPE_WEIGHT * finding.confidence
@@ -178,6 +185,11 @@ def merged(suspects: Sequence[Suspect], found: Sequence[Suspect]) -> tuple[Suspe
 
 def _nameless(suspect: Suspect) -> bool:
     return suspect.kind == "route" and suspect.name.endswith((NO_ROUTE, OTHER))
+
+
+def _of_the_library(site: str) -> bool:
+    """Whether a line belongs to Python's standard library, by the name of its module."""
+    return site.partition(":")[0].partition("/")[0].removesuffix(".py") in sys.stdlib_module_names
 
 
 def _share(times: float) -> float:

@@ -185,6 +185,31 @@ def test_a_leak_that_will_soon_meet_the_limit_is_not_waited_for() -> None:
     assert live.verdicts[-1] is Verdict.LEAKING
 
 
+@pytest.mark.parametrize(("seconds", "first"), [(None, 75), (3600.0, 75), (420.0, 60), (60.0, 50)])
+def test_a_young_process_is_given_time_unless_its_limit_is_near(seconds: float | None, first: int) -> None:
+    live = Live(AlertingSettings())
+    for second in range(1, 100):
+        live.step(assess(second, 0.95, seconds=seconds))
+    assert live.verdicts.index(Verdict.LEAKING) + 1 == first
+
+
+def test_what_a_high_score_left_behind_begins_no_leak() -> None:
+    """It filled a cache, and is merely doubtful by the time that it could be called one."""
+    live = Live(AlertingSettings())
+    live.run([0.95] * 60 + [0.6] * 60)
+    assert set(live.verdicts[-60:]) == {Verdict.WATCH}
+
+
+def test_what_has_stopped_to_grow_is_healthy_sooner_than_what_only_grows_less() -> None:
+    stopped, slower = Live(), Live()
+    for live, trend in ((stopped, Trend.STABLE), (slower, Trend.INCREASING)):
+        after = live.run([0.9] * 10)
+        for second in range(40):
+            live.step(replace(assess(after + second, 0.45), trend=trend))
+    assert stopped.verdicts[-1] is Verdict.HEALTHY
+    assert slower.verdicts[-1] is Verdict.LEAKING
+
+
 def test_a_new_episode_has_the_same_id_and_a_new_start() -> None:
     live = Live(AlertingSettings(young_seconds=0, cooldown_seconds=60))
     live.run([0.9] * 20 + [0.1] * 120 + [0.9] * 60)

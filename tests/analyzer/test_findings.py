@@ -25,7 +25,8 @@ EVENT: dict[str, AttributeValue] = {
 
 def test_lines_are_suspects_with_their_share_and_who_holds_what_they_make() -> None:
     first, second = suspects_of(read_finding(EVENT))
-    assert (first.kind, first.name, first.share, first.confidence) == ("site", "shop/cart.py:41 add", 0.75, 0.8)
+    assert (first.kind, first.name, first.share) == ("site", "shop/cart.py:41 add", 0.75)
+    assert first.confidence == pytest.approx(0.56)
     assert first.growth_bytes_per_second == 30_000.0
     assert first.evidence == (
         "allocated there and kept while it was traced: 1.8 MB/min; "
@@ -83,6 +84,12 @@ def test_a_line_goes_before_the_route_that_leads_to_it_and_behind_one_that_expla
     assert [one.name for one in merged([route], [line])] == ["a.py:1 f", "/cart"]
     assert [one.name for one in merged([whole, route], [line])] == ["/all", "a.py:1 f", "/cart"]
     assert len(merged([route] * 9, [line])) == MOST_SUSPECTS
+
+
+def test_a_line_of_the_standard_library_works_for_another() -> None:
+    attributes = {**EVENT, names.EVIDENCE_SITE: ("asyncio/events.py:8 read", "shop/cart.py:41 add", "threading.py:9 f")}
+    sites = suspects_of(read_finding({**attributes, names.EVIDENCE_SITE_GROWTH: (30_000.0, 4_000.0, 1_000.0)}))
+    assert [one.confidence for one in sites] == pytest.approx([0.28, 0.56])
 
 
 def test_calls_without_a_name_come_after_every_line() -> None:
