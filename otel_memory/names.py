@@ -655,10 +655,10 @@ METRICS: Final[dict[str, Metric]] = {
             GC_PAUSE_DURATION,
             "s",
             "histogram",
-            "Time that the program stood still for one collection.",
+            "Time that the program stood still for one collection; a sample where there are more than 255 a reading.",
             (CPYTHON_GC_GENERATION,),
         ),
-        Metric(GC_FLOOR_USAGE, "By", "gauge", "Physical memory in use just after the last full collection."),
+        Metric(GC_FLOOR_USAGE, "By", "gauge", "Physical memory in use just after the last full collection seen."),
         Metric(
             GC_FLOOR_BLOCK_COUNT, "{block}", "gauge", "Python memory blocks in use just after the last full collection."
         ),

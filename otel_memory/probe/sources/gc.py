@@ -1,19 +1,25 @@
 """The source ``gc``: pauses of the cyclic collector, its counts, and what remains after a full collection.
 
 The collector calls back in the middle of whatever the program was doing, perhaps while it holds a lock. So the hook
-takes no lock, records no metric, emits and logs nothing and never raises: it appends to bounded memory, and the
-sampler's thread empties that (``drain``, ``record_pauses``).
+takes no lock, records no metric, emits and logs nothing and never raises: it writes numbers to arrays that were made
+beforehand, and the sampler's thread reads them (``drain``, ``record_pauses``). It keeps no object either: one that is
+made in the middle of the program's allocating would hold fast the whole arena around it.
+
+What it costs is bounded: between two drains it takes ``capacity`` pauses, then it leaves ``gc.callbacks`` until the
+next drain. A program that collects more often than that has a sample of its pauses in the histogram; how many aren't in
+it is known from the interpreter's own counts, and told as dropped.
 """
 
 from __future__ import annotations
 
 import gc
+import operator
 import sys
 import time
-from collections import deque
+from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from opentelemetry.metrics import Histogram, Meter, Observation
 
@@ -33,14 +39,23 @@ FULL_GENERATION = 2
 _ATTRIBUTES = tuple({names.CPYTHON_GC_GENERATION: generation} for generation in range(FULL_GENERATION + 1))
 
 
+CAPACITY: Final = 255
+"""Pauses between two drains, which come once a second: at 2 µs each in the program and 6 in the SDK .2 % of a core.
+With so many, every number that the hook keeps is one that the interpreter has ready and makes no object for."""
+
+_GENERATION_BITS: Final = 2
+_UNKNOWN: Final = -1
+_STAND_IN: Final[Callable[[object, object], object]] = operator.is_
+"""Stands in the hook's place while that is away and others come after it: were the place given up in the middle of a
+collection, the next one's callback would be passed over. The quickest there is: called with both arguments it looks
+whether they are the same."""
+
+
 class Pause(NamedTuple):
-    """One collection. ``ended_ns`` is by the source's clock."""
+    """One collection."""
 
     generation: int
     duration_ns: int
-    collected: int
-    uncollectable: int
-    ended_ns: int
 
     @property
     def duration_seconds(self) -> float:
@@ -69,7 +84,7 @@ class GcReading:
     floor: Floor | None
     """None until the first full collection."""
     dropped: int
-    """Pauses that were overwritten before they were drained."""
+    """Collections while the hook was installed whose pause is not known: past ``capacity``, for the most part."""
     failed: int
     """Calls of the hook that failed: a floor that could not be read, a callback's arguments in another form."""
 
@@ -78,91 +93,158 @@ class GcSource:
     """Listens to the collector between ``install()`` and ``uninstall()``.
 
     ``rss`` gives the resident bytes for the floor (``ProcessSource.rss``). It is called inside the hook and has to be
-    what this module's docstring demands. ``capacity`` bounds the pauses between two drains; the oldest are dropped.
+    what this module's docstring demands. ``capacity`` bounds the pauses between two drains. A full collection while the
+    hook is away leaves the floor as it was: the floor is that of the last full collection seen.
     """
 
     def __init__(
         self,
         rss: Callable[[], int | None],
         *,
-        capacity: int = 1024,
+        capacity: int = CAPACITY,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._rss = rss
         self._clock_ns = clock_ns
-        self._pauses: deque[tuple[int, int, int, int, int]] = deque(maxlen=capacity)
-        self._floor: Floor | None = None
-        self._dropped = 0
+        self._callbacks = gc.callbacks
+        self._size = capacity + 1  # of the ring: full is not empty
+        self._ring = array("q", bytes(8 * self._size))
+        self._read = 0  # the last place drained
+        self._floor_array = array("q", [0, 0, 0])
+        self._has_floor = False
+        self._installed = False
+        self._away = False
         self._failed = 0
+        self._drained = 0
+        self._dropped = 0
+        self._known_from = 0  # collections before this one are not the hook's
         self._inherited: dict[int, Generation] = {}
         self._recorder: tuple[Histogram, Gate] | None = None
         self._hook = self._make_hook()
 
     def _make_hook(self) -> Callable[[str, Mapping[str, int]], None]:
         # Everything is in the closure: module globals may be gone at the interpreter's last collection.
-        pauses, capacity, clock_ns, rss = self._pauses, self._pauses.maxlen, self._clock_ns, self._rss
+        ring, size, floor, clock_ns, rss = self._ring, self._size, self._floor_array, self._clock_ns, self._rss
         count_blocks: Callable[[], int] | None = getattr(sys, "getallocatedblocks", None)
-        failure, full = Exception, FULL_GENERATION
+        failure, full, bits, unknown = Exception, FULL_GENERATION, _GENERATION_BITS, _UNKNOWN
         # One for all threads: an interpreter doesn't collect while it collects (``gcstate->collecting``).
-        started_ns: int | None = None
+        started_ns = 0
+        written = 0  # the last place written to
+        last = size - 1  # the last place that may be written to
 
         def hook(phase: str, info: Mapping[str, int]) -> None:
-            nonlocal started_ns
+            nonlocal started_ns, written
             try:
                 if phase == "start":
                     started_ns = clock_ns()
                     return
                 ended_ns = clock_ns()
-                if started_ns is None:
+                if not started_ns:
                     return  # it began before the hook was installed
+                if written == last:
+                    started_ns = 0
+                    self._go_away()
+                    return
                 generation = info["generation"]
-                if len(pauses) == capacity:
-                    self._dropped += 1
-                pauses.append((generation, ended_ns - started_ns, info["collected"], info["uncollectable"], ended_ns))
-                started_ns = None
+                written = (written + 1) % size
+                ring[written] = (ended_ns - started_ns) << bits | generation
+                started_ns = 0
                 if generation == full:
-                    self._floor = Floor(rss(), None if count_blocks is None else count_blocks(), ended_ns)
+                    rss_bytes = rss()
+                    blocks = unknown if count_blocks is None else count_blocks()
+                    floor[0] = unknown if rss_bytes is None else rss_bytes
+                    floor[1] = blocks
+                    floor[2] = ended_ns
+                    self._has_floor = True
             except failure:
                 self._failed += 1
 
-        def forget() -> None:
-            nonlocal started_ns
-            started_ns = None
+        def give_room(read: int) -> None:
+            nonlocal last
+            last = (read - 1) % size
 
-        self._forget_start = forget
+        def forget_start() -> None:
+            nonlocal started_ns
+            started_ns = 0
+
+        self._written: Callable[[], int] = lambda: written
+        self._give_room = give_room
+        self._forget_start = forget_start
         return hook
 
     # --- listening ------------------------------------------------------------------------------------------
 
+    # No step of these three lets another thread in between finding a place in the list and changing it: CPython looks
+    # for other threads where a loop goes round, not in a comparison and the statement after it.
+
     def install(self) -> None:
         """Begin to listen. Idempotent."""
-        if not any(callback is self._hook for callback in gc.callbacks):
-            gc.callbacks.append(self._hook)
+        if self._installed and not self._away and any(callback is self._hook for callback in self._callbacks):
+            return
+        self.uninstall()
+        self._known_from = _collections() - self._drained - self._waiting() - self._dropped
+        self._installed = True
+        self._callbacks.append(self._hook)
 
     def uninstall(self) -> None:
         """Listen no more. Idempotent; other callbacks stay where they are."""
-        for index, callback in enumerate(gc.callbacks):
-            if callback is self._hook:
-                del gc.callbacks[index]
-                break
+        if self._installed:
+            self._dropped = self.dropped
+        self._installed = False
+        for mine in (self._hook, _STAND_IN) if self._away else (self._hook,):
+            for index, callback in enumerate(self._callbacks):
+                if callback is mine:
+                    del self._callbacks[index]
+                    break
+        self._away = False
         self._forget_start()
+
+    def _go_away(self, stand_in: Callable[[object, object], object] = _STAND_IN) -> None:
+        """Listen no more until the next drain. Called by the collector, which goes through the list by index."""
+        callbacks, hook = self._callbacks, self._hook
+        if callbacks[-1] is hook:
+            callbacks.pop()
+            self._away = True
+            return
+        for index, callback in enumerate(callbacks):
+            if callback is hook:
+                callbacks[index] = stand_in
+                self._away = True
+                return
+
+    def _come_back(self) -> None:
+        callbacks = self._callbacks
+        self._away = False
+        if not self._installed:
+            return
+        for index, callback in enumerate(callbacks):
+            if callback is _STAND_IN:
+                callbacks[index] = self._hook
+                return
+        callbacks.append(self._hook)
 
     def reset_after_fork(self) -> None:
         """In the child: forget the parent's pauses and floor, and count collections from here on."""
-        self._pauses.clear()
+        self.drain()
         self._forget_start()
-        self._floor = None
-        self._dropped = self._failed = 0
+        self._has_floor = False
+        self._drained = self._dropped = self._failed = 0
+        self._known_from = _collections()
         self._inherited = dict(enumerate(_count()))
+
+    def _waiting(self) -> int:
+        """Pauses that are not drained yet."""
+        return (self._written() - self._read) % self._size
 
     def drain(self) -> list[Pause]:
         """The pauses since the last drain, oldest first; as many as there are now, so that it ends."""
-        drained: list[Pause] = []
-        for _ in range(len(self._pauses)):
-            try:
-                drained.append(Pause(*self._pauses.popleft()))
-            except IndexError:  # somebody else drains too
-                break
+        ring, size, waiting = self._ring, self._size, self._waiting()
+        pauses = [ring[(self._read + number) % size] for number in range(1, waiting + 1)]
+        drained = [Pause(each & (1 << _GENERATION_BITS) - 1, each >> _GENERATION_BITS) for each in pauses]
+        self._drained, self._read = self._drained + waiting, (self._read + waiting) % size
+        self._give_room(self._read)
+        if self._away:
+            self._come_back()
         return drained
 
     def record_pauses(self) -> list[Pause]:
@@ -183,7 +265,12 @@ class GcSource:
 
     @property
     def dropped(self) -> int:
-        """Pauses that were overwritten before they were drained, so far."""
+        """Collections so far, while the hook was installed, whose pause is not known."""
+        if self._installed:
+            # In this order: what happens between two steps then makes the result too small, until the next time.
+            collections = _collections() - self._known_from
+            waiting = self._waiting()
+            self._dropped = max(self._dropped, collections - waiting - self._drained)
         return self._dropped
 
     @property
@@ -193,12 +280,15 @@ class GcSource:
 
     @property
     def floor(self) -> Floor | None:
-        """What was in use just after the last full collection; None until there was one."""
-        return self._floor
+        """What was in use just after the last full collection that was seen; None until there was one."""
+        if not self._has_floor:
+            return None
+        rss_bytes, blocks, ended_ns = self._floor_array
+        return Floor(_known(rss_bytes), _known(blocks), ended_ns)
 
     def read(self) -> GcReading:
         """Counts and floor now; some µs. Leaves the pauses alone."""
-        return GcReading(self._generations(), self._floor, self._dropped, self._failed)
+        return GcReading(self._generations(), self.floor, self.dropped, self._failed)
 
     def _generations(self) -> tuple[Generation, ...]:
         nothing = Generation(0, 0, 0)
@@ -224,8 +314,8 @@ class GcSource:
                 names.GC_COLLECTIONS: lambda: self._by_generation("collections"),
                 names.GC_COLLECTED_OBJECTS: lambda: self._by_generation("collected"),
                 names.GC_UNCOLLECTABLE_OBJECTS: lambda: self._by_generation("uncollectable"),
-                names.GC_FLOOR_USAGE: lambda: one(self._floor.rss_bytes if self._floor else None),
-                names.GC_FLOOR_BLOCK_COUNT: lambda: one(self._floor.blocks if self._floor else None),
+                names.GC_FLOOR_USAGE: lambda: one(getattr(self.floor, "rss_bytes", None)),
+                names.GC_FLOOR_BLOCK_COUNT: lambda: one(getattr(self.floor, "blocks", None)),
             },
         )
         self._recorder = recorder
@@ -244,6 +334,15 @@ class GcSource:
             Observation(stats[count] - (getattr(inherited[index], count) if inherited else 0), _ATTRIBUTES[index])
             for index, stats in enumerate(gc.get_stats())
         ]
+
+
+def _known(number: int) -> int | None:
+    return None if number == _UNKNOWN else number
+
+
+def _collections() -> int:
+    """Of all generations, since the interpreter began."""
+    return sum(stats["collections"] for stats in gc.get_stats())
 
 
 def _count() -> list[Generation]:
