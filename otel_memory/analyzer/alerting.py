@@ -52,9 +52,9 @@ class AlertingSettings:
     """Share of the time to the limit that holding on may take at most."""
     young_seconds: float = 75.0
     """What is seen for the first time is not called leaking for so long: it warms up, and its caches fill; ..."""
-    young_urgency: float = 1 / 7
+    young_urgency: float = 1 / 20
     """... but not for longer than this share of the time to the limit, ..."""
-    young_least_seconds: float = 50.0
+    young_least_seconds: float = 53.0
     """... nor for less than so long."""
     healthy_evaluations: int = 10
     healthy_seconds: float = 30.0

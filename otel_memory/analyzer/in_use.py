@@ -145,7 +145,9 @@ def _weighed(resident: ScoreResult, used: ScoreResult, one: _Asked) -> ScoreResu
         risen = max(rise(one.times, one.memory, resident.since) or 0.0, 0.0)
         if not one.in_use.kept_free(risen, resident.since):
             return resident
-        said = f"resident memory rose {format_bytes(risen)}, but what is in use did not: allocators keep the difference"
+        said = "what is in use in Python's and the C allocator grows less clearly"
+        if used.score < _MARKS[0]:
+            said = f"resident memory rose {format_bytes(risen)}, but what is in use did not: allocators keep it"
     elif used.score < _MARKS[-1]:
         return resident
     else:

@@ -266,7 +266,7 @@ class Pipeline:
         assessment = assess(series, findings)
         if assessment is None:
             return []
-        if known.unrelated:
+        if known.unrelated and known.suspicious_since is not None:
             assessment = replace(assessment, reasons=(*assessment.reasons, known.unrelated))
         decision = step(known.alerting, assessment, assessment.last_seen, self._alerting)
         known.alerting = decision.state

@@ -185,7 +185,7 @@ def test_a_leak_that_will_soon_meet_the_limit_is_not_waited_for() -> None:
     assert live.verdicts[-1] is Verdict.LEAKING
 
 
-@pytest.mark.parametrize(("seconds", "first"), [(None, 75), (3600.0, 75), (420.0, 60), (60.0, 50)])
+@pytest.mark.parametrize(("seconds", "first"), [(None, 75), (3600.0, 75), (1200.0, 60), (60.0, 53)])
 def test_a_young_process_is_given_time_unless_its_limit_is_near(seconds: float | None, first: int) -> None:
     live = Live(AlertingSettings())
     for second in range(1, 100):
