@@ -1,9 +1,10 @@
 """The garbage collector's hook: programs that do nothing but allocate, with the hook and without it, in turns.
 
-The probe listens to every collection. What that costs is the hook's own time, against what a collection takes; here
-stand the hook alone and whole programs: by time, whose spread is wider than the cost where a machine is shared, and by
-the number of their collections, which is exact. The pauses are drained once a turn, as the sampler does.
-``python -m tests.benchmarks.bench_gc`` prints the rows.
+The probe listens to collections, up to a number of them between two beats of its sampler, which come once a second. So
+a turn is a second of a program and one beat: with the hook, with its pauses going into a histogram of the SDK, and
+without. What that costs is told twice: by time, whose spread is wider than the cost where a machine is shared, and by
+what was counted: the collections that the hook took, times what one takes. ``python -m tests.benchmarks.bench_gc``
+prints the rows.
 """
 
 from __future__ import annotations
@@ -11,17 +12,22 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from otel_memory.probe.reader import read_rss
+from otel_memory.probe.sources import Gate
 from otel_memory.probe.sources.gc import GcSource
 from tests.benchmarks.rows import Rounds, Row, in_turns, machine_line, microseconds, print_rows
 
 TITLE = "gc"
+DISTRIBUTIONS = ("opentelemetry-sdk",)
 UNIT = "ms"
-REPEATS = 2
-TURNS = 12
+TURN_SECONDS = 1.0
+PIECES = 4
+"""Each turn is cut into so many, with the hook and without by turns, so that the machine's other work meets both."""
 CATALOG = json.dumps([{"sku": n, "name": f"article {n}", "tags": [n, n + 1], "price": n / 7} for n in range(200)])
 
 
@@ -56,72 +62,85 @@ PROGRAMS: dict[str, Callable[[], None]] = {
 }
 
 
-@contextmanager
-def _listening(source: GcSource) -> Iterator[None]:
-    source.install()
-    try:
-        yield
-    finally:
-        source.uninstall()
-        source.drain()
+class _Probed:
+    """The source as a probe has it, its histogram in a real SDK."""
+
+    def __init__(self) -> None:
+        self.provider = MeterProvider(metric_readers=[InMemoryMetricReader()], shutdown_on_exit=False)
+        self.source = GcSource(read_rss)
+        self.source.register(self.provider.get_meter("bench"), Gate(lambda part, error: None))
+
+    def beat(self) -> None:
+        """What the sampler does once a second."""
+        self.source.record_pauses()
 
 
-def _pairs(work: Callable[[], None], source: GcSource) -> tuple[float, float]:
-    """Milliseconds of this thread's processor time without the hook and with it: many short turns, A B B A."""
-    without = hooked = 0.0
+def _pair(work: Callable[[], None], probed: _Probed) -> tuple[float, float, int, int]:
+    """Milliseconds of this thread's processor time that the work takes without the hook and with it, and the
+    collections meanwhile with it: those that the hook took, and all."""
+    spent, done = [0.0, 0.0], [0, 0]
+    collections = 0
     gc.collect()
-    for turn in range(TURNS):
-        for listening in (False, True) if turn % 2 else (True, False):
-            if not listening:
-                without += _milliseconds(work)
-                continue
-            with _listening(source):
-                hooked += _milliseconds(work)
-    return without, hooked
-
-
-def _collections(work: Callable[[], None]) -> int:
-    """How many collections one turn makes."""
-    before = [int(each["collections"]) for each in gc.get_stats()]
-    _milliseconds(work)
-    return sum(int(each["collections"]) for each in gc.get_stats()) - sum(before)
-
-
-def _milliseconds(work: Callable[[], None]) -> float:
+    probed.source.drain()
+    for piece in range(2 * PIECES):
+        hooked = piece % 4 in (1, 2)
+        before = _collections()
+        began = time.thread_time()
+        if hooked:
+            probed.source.install()
+        while time.thread_time() - began < TURN_SECONDS / PIECES:
+            work()
+            done[hooked] += 1
+        if hooked:
+            probed.source.uninstall()
+            collections += _collections() - before
+        spent[hooked] += time.thread_time() - began
     began = time.thread_time()
-    for _ in range(REPEATS):
-        work()
-    return (time.thread_time() - began) * 1e3
+    taken = len(probed.source.record_pauses())
+    spent[True] += time.thread_time() - began
+    return spent[False] / done[False] * 1e3, spent[True] / done[True] * 1e3, taken, collections
+
+
+def _collections() -> int:
+    return sum(int(each["collections"]) for each in gc.get_stats())
 
 
 def run(runs: int = 11) -> list[Row]:
-    """The rows; some ten seconds."""
-    source = GcSource(read_rss)
-    least, alone = _alone(source, runs)
-    rows = [least.row(), alone.over(least)]
+    """The rows; some two seconds for each run and program."""
+    probed = _Probed()
+    least, alone, recorded = _alone(probed, runs)
+    rows = [least.row(), alone.over(least), recorded.row()]
+    each = (alone.row().value + recorded.row().value) / 1e3
     gc.collect()
     gc.freeze()  # what is there already is no part of the programs, and a full collection need not look at it
     try:
         for name, work in PROGRAMS.items():
-            _pairs(work, source)
-            without, hooked = zip(*(_pairs(work, source) for _ in range(runs)), strict=True)
+            _pair(work, probed)
+            without, hooked, taken, collections = zip(*(_pair(work, probed) for _ in range(runs)), strict=True)
             bare = Rounds(name, UNIT, without)
-            collections = _collections(work)
-            spent = TURNS * collections * alone.row().value / 1e3
+            second = Row("", TURN_SECONDS * 1e3, UNIT)
+            spent = each * sum(taken) / runs
             rows += [
                 bare.row(),
                 Rounds(f"  {name}, with the hook", UNIT, hooked).over(bare),
-                Row(f"  {name}, {TURNS * collections} collections × the hook", bare.row().value + spent, UNIT).over(
-                    bare.row()
+                Row(
+                    f"  {name}, {sum(taken) / runs:.0f} of {sum(collections) / runs:,.0f} collections a second"
+                    " × what one takes",
+                    second.value + spent,
+                    UNIT,
+                    (second.value + spent) / second.value,
+                    "a second",
                 ),
             ]
         return rows
     finally:
         gc.unfreeze()
+        probed.provider.shutdown()
 
 
-def _alone(source: GcSource, runs: int) -> tuple[Rounds, Rounds]:
-    """A young collection of nothing: what any callback adds to it, and what the hook adds."""
+def _alone(probed: _Probed, runs: int) -> tuple[Rounds, Rounds, Rounds]:
+    """A young collection of nothing: what any callback adds to it, what the hook adds, and what a beat takes for it."""
+    source = GcSource(read_rss, capacity=1 << 20)  # never away
     bare = microseconds(lambda: gc.collect(0))
 
     def empty() -> float:
@@ -132,14 +151,28 @@ def _alone(source: GcSource, runs: int) -> tuple[Rounds, Rounds]:
             gc.callbacks.remove(_empty)
 
     def hooked() -> float:
-        with _listening(source):
+        source.install()
+        try:
             return bare()
+        finally:
+            source.uninstall()
+            source.drain()
 
-    found = in_turns({"nothing": bare, "empty": empty, "hooked": hooked}, "µs", runs)
+    def beat() -> float:
+        probed.source.install()
+        for _ in range(200):
+            gc.collect(0)
+        probed.source.uninstall()
+        began = time.thread_time()
+        taken = len(probed.source.record_pauses())
+        return (time.thread_time() - began) / taken * 1e6
+
+    found = in_turns({"nothing": bare, "empty": empty, "hooked": hooked, "beat": beat}, "µs", runs)
     nothing = found["nothing"]
     return (
         found["empty"].minus(nothing, "an empty callback adds to a collection (floor)"),
         found["hooked"].minus(nothing, "the hook adds to a collection"),
+        Rounds("recording its pause, once a second, for a collection", "µs", found["beat"].values),
     )
 
 
@@ -149,7 +182,7 @@ def _empty(phase: str, info: dict[str, int]) -> None:
 
 def main(runs: int = 11) -> None:
     """Print the rows."""
-    print_rows(TITLE, run(runs), machine_line((), runs=runs))
+    print_rows(TITLE, run(runs), machine_line(DISTRIBUTIONS, runs=runs))
 
 
 if __name__ == "__main__":
