@@ -21,9 +21,9 @@ LEAST_HISTORY_SECONDS: Final = 900.0
 """How far a coarser window must reach back before its silence counts against a finer one's alarm."""
 SUSPICIOUS: Final = 0.5
 RANGE_MARGIN: Final = 0.02
-CALM_SHARE: Final = 1 / 16
-"""Of the time that a resolution has seen, so much passes at most between two scores: less can't change them much. It goes
-by the samples' own times, so that it does not matter who judges, and when."""
+CALM_SHARE: Final = 1 / 8
+"""Of the time that a resolution has seen, so much passes at most between two scores: less can't change them much. It
+goes by the samples' own times, so that it does not matter who judges, and when."""
 DOUBT_SHARE: Final = 0.1
 """The same of the time for which a process has been suspicious, if that is less."""
 _NEVER: Final = float("-inf")

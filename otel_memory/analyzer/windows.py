@@ -35,23 +35,27 @@ _BYTES_OF_A_FLOAT: Final = 8
 class _Column:
     """Times and values of one level. Trimmed in batches: ``del`` at the front moves what remains."""
 
-    __slots__ = ("bucket_seconds", "capacity", "_slack", "bucket", "times", "values")
+    __slots__ = ("bucket_seconds", "capacity", "slack", "bucket_end", "times", "values")
 
     def __init__(self, level: Level) -> None:
         self.bucket_seconds = level.bucket_seconds
         self.capacity = level.capacity
-        self._slack = level.capacity + max(level.capacity // 8, 1)
-        self.bucket = -1.0
+        self.slack = level.capacity + max(level.capacity // 8, 1)
+        self.bucket_end = float("-inf")
+        """Where the bucket of the youngest sample ends (s)."""
         self.times: array[float] = array("d")
         self.values: array[float] = array("d")
 
     def push(self, time: float, value: float) -> None:
         self.times.append(time)
         self.values.append(value)
-        if len(self.times) >= self._slack:
-            excess = len(self.times) - self.capacity
-            del self.times[:excess]
-            del self.values[:excess]
+        if len(self.times) >= self.slack:
+            self.trim()
+
+    def trim(self) -> None:
+        excess = len(self.times) - self.capacity
+        del self.times[:excess]
+        del self.values[:excess]
 
     def view(self) -> tuple[Floats, Floats]:
         # A copy: an array can't grow while its buffer is lent out.
@@ -85,11 +89,15 @@ class Window:
             self.dropped += 1
             return False
         self.last_time = time
-        self._raw.push(time, value)
+        raw = self._raw
+        # As ``push``, without the call: this runs for every point that is kept.
+        raw.times.append(time)
+        raw.values.append(value)
+        if len(raw.times) >= raw.slack:
+            raw.trim()
         for column in self._coarse:
-            bucket = time // column.bucket_seconds
-            if bucket != column.bucket:
-                column.bucket = bucket
+            if time >= column.bucket_end:
+                column.bucket_end = (time // column.bucket_seconds + 1) * column.bucket_seconds
                 column.push(time, value)
             elif not self._minimum or value < column.values[-1]:
                 column.times[-1] = time
@@ -119,7 +127,7 @@ class Window:
                 del column.values[:first]
             if not column.times:
                 # The bucket's own sample is gone: what comes now begins it again.
-                column.bucket = -1.0
+                column.bucket_end = float("-inf")
 
     def span(self, level: int = 0) -> float:
         """Seconds from the oldest sample of one level to the youngest."""

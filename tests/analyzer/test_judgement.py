@@ -137,7 +137,7 @@ def test_a_resolution_is_scored_when_it_has_a_complete_new_bucket(asked: list[li
         feed(series, process, range(index, index + 1))
         levels.append([due.level for due in judge.due(series) if due.given is not None])
         score_all([(judge, series)])
-    assert all(found[0] == 0 for found in levels[:32]), "the raw window has a new sample each time"
+    assert all(found[0] == 0 for found in levels[:16]), "the raw window has a new sample each time"
     assert [index for index, found in enumerate(levels) if 1 in found] == [15, 30, 45]
     # The bucket that is still being filled is not shown.
     assert [len(asked[index][-1].times) for index in (15, 30, 45)] == [1, 2, 3]
@@ -157,13 +157,13 @@ def scorings(judge: Judge, series: ProcessSeries, process: MadeUp, indices: rang
 
 def test_while_all_is_calm_a_resolution_waits_for_a_share_of_its_window(asked: list[list[SeriesInput]]) -> None:
     series, judge, process = ProcessSeries(ProcessInfo("0" * 16, "shop")), Judge(), MadeUp(leak_per_call=0)
-    assert scorings(judge, series, process, range(32)) == list(range(32))
-    found = scorings(judge, series, process, range(32, 400))
-    assert set(np.diff(found)[:10]) == {2}
-    assert found[-5:] == [360, 368, 376, 384, 392], "of 256 samples"
+    assert scorings(judge, series, process, range(16)) == list(range(16))
+    found = scorings(judge, series, process, range(16, 400))
+    assert set(np.diff(found)[:8]) == {2}
+    assert found[-4:] == [336, 352, 368, 384], "of 256 samples"
     # Another one that goes on from what this one knew goes on at the same samples.
     other = Judge.resumed(judge.results, judge.buckets, judge.life)
-    assert scorings(other, series, process, range(400, 410)) == [400, 408]
+    assert scorings(other, series, process, range(400, 420)) == [400, 416]
 
 
 def test_the_younger_a_suspicion_the_closer_it_is_looked_at(asked: list[list[SeriesInput]]) -> None:
@@ -172,7 +172,7 @@ def test_the_younger_a_suspicion_the_closer_it_is_looked_at(asked: list[list[Ser
     judge.doubted = True
     assert scorings(judge, series, process, range(300, 320)) == list(range(300, 320))
     judge.doubted = False
-    assert scorings(judge, series, process, range(320, 340)) == [320, 328, 336]
+    assert scorings(judge, series, process, range(320, 340)) == [320, 336]
     judge.results[2] = scored(0.5)
     assert scorings(judge, series, process, range(340, 345)) == list(range(340, 345))
     judge.suspicious_since = process.time(300)

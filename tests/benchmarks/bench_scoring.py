@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from statistics import median
+from statistics import fmean, median
 
 import numpy as np
 
@@ -23,8 +23,11 @@ from tests.benchmarks.rows import Row, machine_line, median_seconds, print_rows
 TITLE = "scoring"
 SERIES, POINTS = 1000, 128
 RUNS = 5
-PROCESSES, SLIDES, SCORED = 200, 300, 5
-"""Processes, samples until their windows are full (and as many again), and how many of these are scored and timed."""
+PROCESSES, SLIDES = 200, 300
+"""Processes, and samples until their windows are full (and as many again)."""
+SCORED, CALM = 5, 16
+"""Of these the last ones are timed: so many with a score of each process at each sample, and so many, before them, as
+the analyzer scores what is calm."""
 NOBODY = ProcessInfo("0" * 16, "nobody")
 UNIT = "µs a series"
 
@@ -46,29 +49,39 @@ def batch(series: int, points: int, covariates: bool, seed: int = 1) -> list[Ser
 def _from_the_wire() -> list[Row]:
     """A sample of each of many processes as it comes in: decoded, kept, scored. First with windows that have just
     filled, then after they have slid on by as much again; and what the windows take."""
-    makers = [MadeUp(instance=f"i{number}") for number in range(PROCESSES)]
+    makers = [MadeUp(instance=f"i{number}", leak_per_call=0) for number in range(PROCESSES)]
     known = [(Judge(), ProcessSeries(identify(maker.payload(0).resource) or NOBODY)) for maker in makers]
-    bodies: list[bytes] = []
-    seconds: dict[int, list[float]] = {}
+    each: dict[int, list[float]] = {0: [], 1: []}
+    calm: list[float] = []
     for sample in range(2 * SLIDES):
         # Made before the clock runs; all processes in one request, as a Collector sends them.
         request = makers[0].request(sample)
         for maker in makers[1:]:
             maker.add_to(request, sample)
-        bodies[:] = [request.SerializeToString()]
+        body = request.SerializeToString()
+        left = SLIDES - sample % SLIDES
+        for judge, _ in known:
+            judge.doubted = left <= SCORED
         begun = time.process_time()
-        payloads = [payload for body in bodies for payload in decode(body, "metrics", "protobuf").payloads]
-        for (_, series), payload in zip(known, payloads, strict=True):
+        for (_, series), payload in zip(known, decode(body, "metrics", "protobuf").payloads, strict=True):
             series.add(payload)
-        if sample % SLIDES >= SLIDES - SCORED:
+        if left <= SCORED + CALM:
             score_all(known)
-            seconds.setdefault(sample // SLIDES, []).append(time.process_time() - begun)
-    filled, slid = (median(seconds[part]) / PROCESSES for part in (0, 1))
+        spent = time.process_time() - begun
+        if left <= SCORED:
+            each[sample // SLIDES].append(spent)
+        elif left <= SCORED + CALM and sample > SLIDES:
+            calm.append(spent)
+    filled, slid = (median(each[part]) / PROCESSES for part in (0, 1))
+    # A mean: not every sample is scored.
+    as_judged = fmean(calm) / PROCESSES
     memory = [series.memory for _, series in known if series.memory is not None]
     return [
-        Row("decoded, kept and scored, windows full", filled * 1e6, "µs a process"),
+        Row("decoded, kept, scored at each sample, windows full", filled * 1e6, "µs a process"),
         Row("the same, windows slid on", slid * 1e6, "µs a process"),
         Row("processes a minute on a core", 60 / slid, "1"),
+        Row("decoded, kept, scored as what is calm", as_judged * 1e6, "µs a process"),
+        Row("processes a minute on a core, calm", 60 / as_judged, "1"),
         Row("window of one series at one resolution", memory[0].nbytes / len(LEVELS), "B"),
     ]
 
