@@ -1,71 +1,106 @@
-"""A real web application's throughput and latency, with and without the probe, beside its peers.
+"""A real web application's throughput, with and without the probe, beside its peers.
 
-All variants of the application run; a process of its own loads one after the other, each for most of a second, round
-after round in changing order, four connections in a closed loop. The ratios are those of each round, to the bare SDK in
-the same round. The processor time of a request counts all threads of the worker (the sampler's and the exporters'
-too) and is the steadier figure where the machine is shared. The bare SDK runs twice: the second shows what chance does.
+All variants of the application run, one worker process each; a process of its own loads one after the other in short
+slices, four connections in a closed loop. Each variant is held against the bare SDK in slices A B B A, so that what
+else the machine does meets both alike; the ratio of each such four is one reading, and the interval is that of the
+median of all readings, by bootstrap (95 %). Processor time of a request counts all threads of the worker (the sampler's
+and the exporters' too) and is the figure to trust where the machine is shared: the throughput of a worker that has its
+core to itself is its inverse.
 ``python -m tests.benchmarks.bench_web`` prints the rows.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import random
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks.rows import Rounds, Row, machine_line, print_rows
+from tests.benchmarks.rows import Row, machine_line, print_rows
 from tests.benchmarks.web_server import BARE, ROOT, VARIANTS, Server, serving, sink, variants_of_sherlock
 
 TITLE = "web"
 DISTRIBUTIONS = ("flask", "gunicorn", "opentelemetry-sdk", "opentelemetry-instrumentation-flask")
 CONNECTIONS = 4
 PATH = "/shop/5"
-SECONDS = 0.8
-WARM_UP_SECONDS = 1.5
+SECONDS = 1.0
+"""Of one slice: the sampler's beat and its exports (every five seconds) come as they come in life."""
+WARM_UP_SECONDS = 3.0
+PEER_SHARE = 4
+"""The probe's variants are measured so many times as often as the peers, whose cost is larger."""
+RESAMPLES = 2_000
 
 
 def _cpu_seconds(pid: int) -> float:
-    """User and system time of all threads of a process (proc(5), fields 14 and 15 of stat)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Time on a processor of all threads of a process, those that have ended too: its own clock, as Linux numbers those
+    (``clock_getcpuclockid(3)``)."""
+    return time.clock_gettime(~pid << 3 | 2)
 
 
-def _load(loader: subprocess.Popen[str], server: Server, seconds: float) -> dict[str, float]:
-    to, back = loader.stdin, loader.stdout
-    assert to is not None
-    assert back is not None
-    before = _cpu_seconds(server.worker)
-    to.write(f"{server.port} {PATH} {CONNECTIONS} {seconds}\n")
-    to.flush()
-    line = back.readline()
-    if not line:
-        raise RuntimeError("the load has failed (its own words are above)")
-    found: dict[str, float] = json.loads(line)
-    cpu = _cpu_seconds(server.worker) - before
-    return {
-        "throughput": found["requests"] / found["seconds"],
-        "processor time": cpu / found["requests"] * 1e6,
-        "p50": found["p50"],
-        "p99": found["p99"],
-    }
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What one server did in one slice."""
+
+    requests: int
+    seconds: float
+    cpu_seconds: float
+
+    def __add__(self, other: Slice) -> Slice:
+        return Slice(self.requests + other.requests, self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
 
 
-UNITS = {"throughput": "requests/s", "processor time": "µs/request", "p50": "ms", "p99": "ms"}
+Figure = Callable[[Slice], float]
+FIGURES: dict[str, tuple[str, Figure]] = {
+    "throughput": ("requests/s", lambda each: each.requests / each.seconds),
+    "processor time": ("µs/request", lambda each: each.cpu_seconds / each.requests * 1e6),
+}
 
 
-def run(runs: int = 10) -> list[Row]:
-    """The rows; somewhat more than a minute and a half."""
+class Loader:
+    """The process that loads one server at a time."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def slice(self, server: Server, seconds: float = SECONDS) -> Slice:
+        """Load ``server`` for ``seconds``."""
+        to, back = self._process.stdin, self._process.stdout
+        assert to is not None
+        assert back is not None
+        before = _cpu_seconds(server.worker)
+        to.write(f"{server.port} {PATH} {CONNECTIONS} {seconds}\n")
+        to.flush()
+        line = back.readline()
+        if not line:
+            raise RuntimeError("the load has failed (its own words are above)")
+        found = json.loads(line)
+        return Slice(int(found["requests"]), float(found["seconds"]), _cpu_seconds(server.worker) - before)
+
+
+def interval(readings: Sequence[float], resamples: int = RESAMPLES) -> tuple[float, float]:
+    """Bounds of the median of ``readings`` that hold in 95 of 100 samples drawn from them (percentile bootstrap)."""
+    draw = random.Random(1)
+    medians = sorted(statistics.median(draw.choices(readings, k=len(readings))) for _ in range(resamples))
+    return medians[int(resamples * 0.025)], medians[int(resamples * 0.975)]
+
+
+def run(runs: int = 40, only: Collection[str] = ()) -> list[Row]:
+    """The rows; four slices for each run and variant: with forty of all, a quarter of an hour."""
     variants = {**VARIANTS, **variants_of_sherlock()}
-    values: dict[str, dict[str, list[float]]] = {what: {name: [] for name in variants} for what in UNITS}
+    variants = {name: env for name, env in variants.items() if not only or name in (BARE, *only)}
+    fours: dict[str, list[tuple[Slice, Slice]]] = {name: [] for name in variants if name != BARE}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         endpoint = stack.enter_context(sink())
         servers = {name: stack.enter_context(serving(env, endpoint, folder)) for name, env in variants.items()}
-        loader = stack.enter_context(
+        process = stack.enter_context(
             subprocess.Popen(
                 [sys.executable, "-m", "tests.benchmarks.web_load"],
                 cwd=ROOT,
@@ -74,24 +109,43 @@ def run(runs: int = 10) -> list[Row]:
                 text=True,
             )
         )
+        loader = Loader(process)
         for server in servers.values():
-            _load(loader, server, WARM_UP_SECONDS)
-        order = list(servers)
+            loader.slice(server, WARM_UP_SECONDS)
+        bare = servers[BARE]
         for number in range(runs):
-            for name in order if number % 2 else reversed(order):
-                for what, value in _load(loader, servers[name], SECONDS).items():
-                    values[what][name].append(value)
-            order = order[1:] + order[:1]
-        assert loader.stdin is not None
-        loader.stdin.close()
+            for name, pairs in fours.items():
+                if "(peer)" in name and number % PEER_SHARE:
+                    continue
+                first = loader.slice(bare)
+                probed = loader.slice(servers[name]) + loader.slice(servers[name])
+                pairs.append((first + loader.slice(bare), probed))
+        assert process.stdin is not None
+        process.stdin.close()
+    return _rows(fours)
+
+
+def _rows(fours: dict[str, list[tuple[Slice, Slice]]]) -> list[Row]:
     rows = []
-    for what, unit in UNITS.items():
-        found = {name: Rounds(f"{what}, {name}", unit, values[what][name]) for name in variants}
-        rows += [found[BARE].row(), *(found[name].over(found[BARE]) for name in variants if name != BARE)]
+    for what, (unit, figure) in FIGURES.items():
+        bare = statistics.median(figure(one) for pairs in fours.values() for one, _ in pairs)
+        rows.append(Row(f"{what}, {BARE}", bare, unit))
+        for name, pairs in fours.items():
+            ratios = [figure(other) / figure(one) for one, other in pairs]
+            rows.append(
+                Row(
+                    f"{what}, {name}, {len(pairs)} × A B B A",
+                    statistics.median(figure(other) for _, other in pairs),
+                    unit,
+                    statistics.median(ratios),
+                    BARE,
+                    interval(ratios),
+                )
+            )
     return rows
 
 
-def main(runs: int = 10) -> None:
+def main(runs: int = 40) -> None:
     """Print the rows."""
     print_rows(TITLE, run(runs), machine_line(DISTRIBUTIONS, runs=runs))
 
