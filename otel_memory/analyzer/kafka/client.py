@@ -59,6 +59,11 @@ class Connection:
     client_id: str = "otel-memory"
     security: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def login(self) -> bool:
+        """Whether it logs in with a user and a password."""
+        return "sasl_mechanism" in self.security
+
     def _common(self) -> dict[str, Any]:
         return {
             "bootstrap_servers": list(self.bootstrap),

@@ -435,7 +435,7 @@ class GroupWorker:
             taken += 1
             if record.offset >= logs.committed:
                 self._stats.add(POINTS, decoded.accepted, outcome="accepted")
-            for process_id, happened in owned.partition.happened(decoded).items():
+            for process_id, happened in owned.partition.happened(decoded, record.timestamp / 1000).items():
                 events.setdefault(process_id, []).extend(happened)
         self._count(place.topic, taken=taken)
         if events:

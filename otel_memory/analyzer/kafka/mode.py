@@ -17,6 +17,7 @@ from otel_memory.analyzer.kafka.fleet import Fleet
 from otel_memory.analyzer.kafka.group import GroupSettings, GroupWorker
 from otel_memory.analyzer.kafka.leader import Leader
 from otel_memory.analyzer.kafka.records import Owner
+from otel_memory.analyzer.kafka.refusal import Refusal
 from otel_memory.analyzer.kafka.shared_groups import SharedGroups
 from otel_memory.analyzer.kafka.shared_silences import SharedSilences
 from otel_memory.analyzer.kafka.topics import DEFAULT_PARTITIONS, create, problems
@@ -85,19 +86,25 @@ class KafkaMode:
         """
         settings = self._settings
         servers = ",".join(settings.kafka_bootstrap)
+        refusal = Refusal(self._connection.login)
         try:
-            if settings.kafka_create_topics:
-                create(
-                    self._connection,
-                    self._topics,
-                    window_seconds=settings.kafka_window_seconds,
-                    partitions=DEFAULT_PARTITIONS,
-                )
-            found = problems(self._connection, self._topics, settings.kafka_window_seconds)
+            with refusal:
+                found = self._problems()
         except KafkaError as error:
-            raise ReceiverError(f"--kafka-bootstrap {servers}: {type(error).__name__}: {error}") from error
+            raise ReceiverError(f"--kafka-bootstrap {servers}: {refusal.explain(error)}") from error
         if found:
             raise ReceiverError("\n".join(f"--kafka-bootstrap {servers}: {one}" for one in found))
+
+    def _problems(self) -> list[str]:
+        settings = self._settings
+        if settings.kafka_create_topics:
+            create(
+                self._connection,
+                self._topics,
+                window_seconds=settings.kafka_window_seconds,
+                partitions=DEFAULT_PARTITIONS,
+            )
+        return problems(self._connection, self._topics, settings.kafka_window_seconds)
 
     def start(
         self,

@@ -16,13 +16,14 @@ from typing import Final
 
 from otel_memory.analyzer.alerting import AlertingSettings, AlertingState, active
 from otel_memory.analyzer.assessing import finite, renewed
+from otel_memory.analyzer.findings import OF_FINDINGS
 from otel_memory.analyzer.identity import identify
 from otel_memory.analyzer.judgement import Judge
 from otel_memory.analyzer.kafka.deliveries import OWED_SECONDS, Deliveries, Owed
 from otel_memory.analyzer.kafka.records import FORM, AssessmentRecord, Owner, ProcessState
 from otel_memory.analyzer.keeper import Keeper, Turn
 from otel_memory.analyzer.model import DOUBTED, Alert, AlertState, Assessment, Decoded, Event
-from otel_memory.analyzer.pipeline import Pipeline, _Known, score_known
+from otel_memory.analyzer.pipeline import FUTURE_SECONDS, Pipeline, _Known, score_known
 from otel_memory.analyzer.series import ProcessSeries, SeriesTable
 from otel_memory.analyzer.stats import DROPPED, POINTS, Stats
 
@@ -314,6 +315,9 @@ class Partition(Pipeline):
         known.alerting = alerting
         known.assessment = record.assessment
         known.suspects = state.suspects
+        if not known.found:
+            known.found = tuple(one for one in record.assessment.suspects if one.kind in OF_FINDINGS)
+            known.found_at = record.assessment.last_seen if known.found else _NEVER
         known.suspicious_since = state.suspicious_since
         known.refreshed_at = _NEVER if state.refreshed_at is None else state.refreshed_at
         known.judge = Judge.resumed(
@@ -364,9 +368,12 @@ class Partition(Pipeline):
         """Ids of the alerts of its processes."""
         return {alert.id for alerts in self._alerts.values() for alert in alerts.values()}
 
-    def happened(self, decoded: Decoded) -> dict[str, list[Event]]:
-        """The events of a record of logs, by process. They are shown, and change no judgement: so it does not matter
-        how the two topics' records come to lie between each other."""
+    def happened(self, decoded: Decoded, at: float) -> dict[str, list[Event]]:
+        """The events of a record of logs, by process; ``at`` is its time (s).
+
+        What a process found of its growth makes suspects, from its next judgement on. No score, verdict or change of an
+        alert depends on it: how the two topics' records come to lie between each other is not the log's to say.
+        """
         found: dict[str, list[Event]] = {}
         for payload in decoded.payloads:
             info = identify(payload.resource)
@@ -374,6 +381,9 @@ class Partition(Pipeline):
                 self._stats.add(DROPPED, len(payload.events), part="unidentified")
             elif payload.events:
                 found.setdefault(info.id, []).extend(payload.events)
+                known = self._known.get(info.id)
+                if known is not None:
+                    known.learn([event for event in payload.events if event.time <= at + FUTURE_SECONDS])
         return found
 
     def housekeeping(self) -> None:

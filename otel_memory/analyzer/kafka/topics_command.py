@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from otel_memory.analyzer.config import SettingsError, add_arguments, load
 from otel_memory.analyzer.kafka.client import KafkaError
 from otel_memory.analyzer.kafka.mode import connection_of, topics_of
+from otel_memory.analyzer.kafka.refusal import Refusal
 from otel_memory.analyzer.kafka.topics import DEFAULT_PARTITIONS, create, problems
 
 
@@ -48,18 +49,20 @@ def main(argv: Sequence[str]) -> int:
     if partitions < 1:
         print(f"otel-memory topics: --partitions {partitions}: at least 1 is expected", file=sys.stderr)
         return 2
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    logging.getLogger("kafka").propagate = False
     connection, topics = connection_of(settings), topics_of(settings)
+    refusal = Refusal(connection.login)
     try:
-        if action == "create":
-            window = settings.kafka_window_seconds
-            made = create(connection, topics, window_seconds=window, partitions=partitions, replication=replication)
-            for name in made:
-                print(f"made {name}")
-        found = problems(connection, topics, settings.kafka_window_seconds)
+        with refusal:
+            if action == "create":
+                window = settings.kafka_window_seconds
+                made = create(connection, topics, window_seconds=window, partitions=partitions, replication=replication)
+                for name in made:
+                    print(f"made {name}")
+            found = problems(connection, topics, settings.kafka_window_seconds)
     except KafkaError as error:
         servers = ",".join(settings.kafka_bootstrap)
-        print(f"otel-memory topics: {servers}: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"otel-memory topics: {servers}: {refusal.explain(error)}", file=sys.stderr)
         return 2
     for problem in found:
         print(problem, file=sys.stderr)

@@ -7,10 +7,12 @@ import random
 
 import pytest
 
+from otel_memory import names
+from otel_memory.analyzer.decode import decode
 from otel_memory.analyzer.identity import identify
 from otel_memory.analyzer.kafka.records import AssessmentRecord
-from otel_memory.analyzer.model import AlertState, Verdict
-from tests.analyzer.kafka_mode.world import Committed, Logged, judge, made_log
+from otel_memory.analyzer.model import AlertState, Decoded, Event, Payload, Verdict
+from tests.analyzer.kafka_mode.world import Committed, Logged, judge, made_log, new_partition, taken_over
 from tests.analyzer.made_up import MIB, MadeUp
 
 SECONDS = 1700.0
@@ -100,3 +102,39 @@ def test_a_record_of_another_form_is_refused(undisturbed: Committed) -> None:
     document = json.loads(next(iter(undisturbed.records.values())))
     with pytest.raises(ValueError, match="form 99"):
         AssessmentRecord.from_bytes(json.dumps({**document, "form": 99}).encode())
+
+
+def test_what_a_process_found_stands_among_its_suspects_also_after_a_takeover() -> None:
+    process = MadeUp("leak", spacing=10.0, leak_per_call=400_000, limit=2048 * MIB)
+    info = identify(process.payload(0).resource)
+    assert info is not None
+    log = made_log([process], 600.0, silent=lambda _process, _index: False)
+    partition, committed = new_partition(), Committed()
+    for one in log[:50]:
+        partition.take(decode(one.value, "metrics", "protobuf"), one.at)
+    now = log[49].at
+    # The second is of a clock that is days ahead.
+    for at, site in ((now, "shop/cart.py:41 add"), (now + 2 * 86400, "shop/orders.py:7 keep")):
+        found = {
+            names.EVIDENCE_GROWTH: 100_000.0,
+            names.EVIDENCE_CONFIDENCE: 0.9,
+            names.EVIDENCE_SITE: (site,),
+            names.EVIDENCE_SITE_GROWTH: (95_000.0,),
+        }
+        event = Event(names.EVENT_EVIDENCE, at, 13, found, None)
+        payload = Payload(process.payload(49).resource, (), (event,))
+        assert partition.happened(Decoded([payload], 1, 0, ""), now) == {info.id: [event]}
+    for one in log[50:55]:
+        partition.take(decode(one.value, "metrics", "protobuf"), one.at)
+    committed.take(partition.outcome(), 55, partition.now)
+
+    def sites() -> list[str]:
+        (record,) = of(committed).values()
+        return [suspect.name for suspect in record.assessment.suspects if suspect.kind == "site"]
+
+    assert sites() == ["shop/cart.py:41 add"]
+    after = taken_over(log, committed)
+    for one in log[55:]:
+        after.take(decode(one.value, "metrics", "protobuf"), one.at)
+    committed.take(after.outcome(), len(log), after.now)
+    assert sites() == ["shop/cart.py:41 add"]
