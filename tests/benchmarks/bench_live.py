@@ -1,8 +1,8 @@
 """Live judgement: programs that leak and programs that only look like it, run with load, judged by the analyzer.
 
-``python -m tests.benchmarks.bench_live`` prints the tables of docs/judged.md and their figures; about 25 minutes.
-``--record FOLDER`` keeps what the programs sent, and ``--replay FOLDER`` judges that again in a minute, nothing being
-run. ``python -m tests.programs.judged --help`` does the same with some of them.
+``python -m tests.benchmarks.bench_live`` prints the tables of docs/judged.md and their figures; about 35 minutes.
+``--record FOLDER`` keeps what the programs sent, and ``--replay FOLDER`` judges that again in a minute or two, nothing
+being run. ``python -m tests.programs.judged --help`` does the same with some of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.benchmarks.rows import machine_line
-from tests.programs.judged.catalog import HEALTHY, HELD_OUT, LEAKING, Judged
+from tests.programs.judged.catalog import HEALTHY, HELD_OUT, HELD_OUT_TOO, LEAKING, Judged
 from tests.programs.judged.recording import recordings, replay
 from tests.programs.judged.run import TOGETHER, judge
 from tests.programs.judged.seen import Seen
@@ -20,7 +20,7 @@ from tests.programs.judged.table import HEAD, figures, row
 
 TITLE = "live"
 DISTRIBUTIONS = ("numpy", "flask", "fastapi", "django", "celery", "grpcio")
-SETS = {"programs": (*LEAKING, *HEALTHY), "held out": HELD_OUT}
+SETS = {"programs": (*LEAKING, *HEALTHY), "held out": HELD_OUT, "held out once more": HELD_OUT_TOO}
 
 
 def main() -> None:

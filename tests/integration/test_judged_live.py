@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from tests.programs.judged.recording import recordings, replay
 from tests.programs.judged.run import judge
 from tests.programs.judged.seen import Seen
 
@@ -29,9 +31,16 @@ def found(seen: Sequence[Seen]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def seen() -> dict[str, Seen]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where what the programs send is kept."""
+    return tmp_path_factory.mktemp("recorded")
+
+
+@pytest.fixture(scope="module")
+def seen(recorded: Path) -> dict[str, Seen]:
     """What was seen of each, until the leaks are found; on a machine that is slow that takes longer."""
-    return {one.program.name: one for one in judge([*LEAKING, *HEALTHY], 300, together=4, settled=found)}
+    judged = judge([*LEAKING, *HEALTHY], 300, together=4, settled=found, record=recorded)
+    return {one.program.name: one for one in judged}
 
 
 @pytest.mark.parametrize("name", LEAKING)
@@ -47,3 +56,15 @@ def test_what_only_looks_like_a_leak_is_not_called_one(seen: dict[str, Seen], na
     one = seen[name]
     assert one.timeline, "it was never seen"
     assert one.worst != "leaking", json.dumps([s for s in one.timeline if s["verdict"] == "leaking"][:1], indent=1)
+
+
+@pytest.mark.usefixtures("seen")
+@pytest.mark.parametrize("name", [*LEAKING, *HEALTHY])
+def test_what_was_recorded_is_judged_alike_again(recorded: Path, name: str) -> None:
+    (path,) = recordings(recorded, [name])
+    again = replay(path)
+    assert again.timeline
+    if again.program.leaks:
+        assert any(one["verdict"] == "leaking" for one in again.timeline)
+    else:
+        assert again.worst != "leaking"
