@@ -57,10 +57,6 @@ class _Process:
             if not self.lives or abs(start - self.lives[-1]) > 1:
                 self.lives.append(start)
 
-    @property
-    def life(self) -> float | None:
-        return self.lives[-1] if self.lives else None
-
     def covariates(self, level: int = 0) -> dict[str, Floats]:
         times, _ = self.memory.arrays(level)
         index = np.searchsorted(self.trace.times, times)
