@@ -462,7 +462,7 @@ class GroupWorker:
             if owned.phase is Phase.WAITING and (owned.overlay is None or owned.overlay.done):
                 groups = () if owned.overlay is None else owned.overlay.groups
                 self._keeper.keep(owned.go_live(), time.time())
-                self.telling.arrived(owned, groups if number == LEADING else None)
+                self.telling.arrived(owned, self._owned.values(), groups if number == LEADING else None)
                 consumer.seek(place, owned.position)
 
     # --- what comes out --------------------------------------------------------------------------------------

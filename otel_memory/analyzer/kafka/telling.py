@@ -60,12 +60,12 @@ class Telling:
             if waiting and not known:
                 self._noted.append(noted)
 
-    def arrived(self, owned: Owned, groups: Iterable[GroupRecord] | None) -> None:
-        """A partition is live: what is owed of it is this worker's to tell. ``groups``: those that are committed, if
-        it is the partition of the one who decides on them."""
+    def arrived(self, owned: Owned, everyone: Collection[Owned], groups: Iterable[GroupRecord] | None) -> None:
+        """A partition, of ``everyone``, is live: what is owed of it is this worker's to tell. ``groups``: those that
+        are committed, if it is the partition of the one who decides on them."""
         if groups is not None and self._leader is not None:
             self._leader.take_over(groups)
-        self.note([owned])
+        self.note(everyone)
         outputs = self._keeper.outputs
         owed = list(owned.partition.owed(outputs))
         if groups is not None and self._leader is not None:
