@@ -24,7 +24,7 @@ from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportRes
 from otel_memory import names
 from otel_memory.analyzer.model import AlertState
 from otel_memory.analyzer.outputs import otlp
-from otel_memory.analyzer.outputs.base import AlertChange, change_id
+from otel_memory.analyzer.outputs.base import AlertChange, Refused, change_id
 from otel_memory.analyzer.outputs.console import ConsoleOutput
 from otel_memory.analyzer.outputs.dispatcher import Dispatcher
 from otel_memory.analyzer.outputs.lane import Lane, RetryPolicy
@@ -432,6 +432,46 @@ def test_what_waits_for_an_output_that_is_gone_is_dropped_at_start(store: Store,
     dispatcher.start()
     dispatcher.stop()
     assert outbox.pending("gone") == 0
+
+
+def test_without_resuming_nothing_of_an_earlier_run_is_delivered(store: Store, outbox: Outbox) -> None:
+    record(store)
+    output = Recording()
+    dispatcher = Dispatcher(store.path, [output], Stats(), resume=False)
+    dispatcher.start()
+    dispatcher.stop()
+    assert (output.got, outbox.pending("recording")) == ([], 0)
+
+
+def test_it_is_said_of_each_change_that_it_is_done_with(store: Store, outbox: Outbox) -> None:
+    """Delivered, refused, or not wanted: none of them is owed any more."""
+    done: list[tuple[str, str, str]] = []
+
+    class Picky(Recording):
+        def wants(self, change: AlertChange) -> bool:
+            return change.alert.id != "alert-2"
+
+        def deliver(self, change: AlertChange) -> None:
+            if change.alert.id == "alert-3":
+                raise Refused("never")
+            if change.alert.id == "alert-4":
+                raise ConnectionError("later")
+            super().deliver(change)
+
+    for number in (1, 2, 3, 4):
+        record(store, number)
+    one = Lane(
+        Picky(),
+        outbox,
+        Stats(),
+        policy=RetryPolicy(),
+        clock=Clock(),
+        chance=lambda: 0.0,
+        told=lambda output, alert, change: done.append((output, alert.id, change)),
+    )
+    one.drain()
+    expected = [("recording", f"alert-{number}", change_id(alert(number), T0)) for number in (1, 2, 3)]
+    assert sorted(done) == expected
 
 
 def test_two_outputs_of_one_name_are_refused(store: Store) -> None:

@@ -105,6 +105,9 @@ class Bench:
         self.stats = Stats()
         self.firing: list[Alert] = []
 
+        self.done: list[str] = []
+        """Ids of the changes that are done with."""
+
     def lane(self, output: Output, **policy: float) -> Lane:
         return Lane(
             output,
@@ -115,6 +118,7 @@ class Bench:
             chance=lambda: 0.0,
             silences=self.silences,
             firing=lambda: self.firing,
+            told=lambda _output, _alert, change: self.done.append(change),
         )
 
     def record(self, number: int, state: AlertState, at: float = T0, service: str = "shop") -> None:
@@ -188,6 +192,7 @@ def test_after_a_silence_only_where_things_stand_is_told(
     lane.drain()
     assert [state for _, state in output.got[len(told) :]] == [state.value for state in after]
     assert (bench.health.held, bench.health.pending) == (0, 0)
+    assert bench.done[-1] == f"alert-1.{silenced[-1].value}.{round((T0 + 10 + len(silenced) - 1) * 1000)}"
 
 
 def test_an_output_that_hears_of_no_pending_alert_hears_nothing_of_an_episode_in_the_dark(bench: Bench) -> None:

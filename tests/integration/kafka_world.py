@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,12 @@ def assert_same(mine: Told, reference: Told) -> None:
     lost, added = set(reference.ids) - set(mine.ids), set(mine.ids) - set(reference.ids)
     found = (twice, sorted(lost), sorted(added))
     assert found == ([], [], []), f"changes of alerts: twice, lost, added: {found}"
+    groups: dict[str, list[str]] = {}
+    for alert in mine.alerts:
+        if alert.data.alert.name == MEMORY_LEAK_GROUP:
+            groups.setdefault(alert.data.alert.id, []).append(alert.data.alert.state)
+    for states in groups.values():
+        assert all(state != after for state, after in pairwise(states)), f"a group's alert was told twice: {states}"
     assert mine.latest.keys() == reference.latest.keys()
     for process_id, record in reference.latest.items():
         its, theirs = mine.latest[process_id].assessment, record.assessment
