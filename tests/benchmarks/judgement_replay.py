@@ -44,7 +44,7 @@ class _Process:
         self._columns = dict(trace.covariates) if covariates else {}
         start = self._columns.get("start_time")
         self._starts = None if start is None else start
-        self.lives: list[float] = []
+        self.life: float | None = None
         self.judge = Judge()
         self.state: AlertingState | None = None
         self.outcome = Outcome(trace, [], [], float(trace.times[-1] - trace.times[0]) / 86400)
@@ -54,8 +54,8 @@ class _Process:
         self.memory.append(time, float(self.trace.values[index]))
         if self._starts is not None:
             start = float(self._starts[index])
-            if not self.lives or abs(start - self.lives[-1]) > 1:
-                self.lives.append(start)
+            if self.life is None or abs(start - self.life) > 1:
+                self.life = start
 
     def covariates(self, level: int = 0) -> dict[str, Floats]:
         times, _ = self.memory.arrays(level)
