@@ -37,11 +37,13 @@ from tests.integration import kafka_world
 TITLE = "scale"
 DISTRIBUTIONS = ("kafka-python", "numpy", "protobuf")
 PROCESSES = 100
+LEAKING = 50
 SPACING = 60.0
 """Seconds between two exports: the SDK's default."""
 WINDOW = 6 * 3600.0
 """The analyzer's default."""
-LIVE_ROUNDS = 10
+LIVE_ROUNDS = 34
+"""Twice as many samples as lie between two scores of a process that is calm, with this window."""
 FLEET = 40
 FLEET_ROUNDS = 240
 REQUESTS = 1500
@@ -102,7 +104,7 @@ def real_record() -> tuple[bytes, list[Row]]:
 
 
 def bodies(value: bytes, count: int, rounds: range) -> Iterator[tuple[float, bytes]]:
-    """Time and value of the records of ``count`` processes: one in ten leaks, the others are quiet."""
+    """Time and value of the records of ``count`` processes: one in ``LEAKING`` leaks, the others are quiet."""
     chance = random.Random(7)
     template = ExportMetricsServiceRequest.FromString(value)
     (resource,) = template.resource_metrics
@@ -128,7 +130,7 @@ def bodies(value: bytes, count: int, rounds: range) -> Iterator[tuple[float, byt
             point.time_unix_nano = int(at * 1e9)
         for number in range(count):
             instance.value.string_value = f"instance-{number}"
-            grown = index * 200_000 if number % 10 == 0 else 0
+            grown = index * 200_000 if number % LEAKING == 0 else 0
             for point in memory:
                 point.as_int = 200_000_000 + grown + chance.randrange(2_000_000)
             yield at, template.SerializeToString()
@@ -155,19 +157,16 @@ def analyzer(value: bytes) -> list[Row]:
     partition.go_live(())
     gc.collect()
     memory = (process.memory_info().rss - before) / PROCESSES
+    _judge(partition, list(bodies(value, PROCESSES, range(rounds, rounds + 1))), calm=True)
+    rounds += 1
     live = list(bodies(value, PROCESSES, range(rounds, rounds + LIVE_ROUNDS)))
     began = time.process_time()
     for _, body in live:
         decode(body, "metrics", "protobuf")
     decoding = (time.process_time() - began) / len(live)
-    began = time.process_time()
-    encoded: list[bytes] = []
-    for number, (at, body) in enumerate(live, 1):
-        partition.take(decode(body, "metrics", "protobuf"), at)
-        if number % PROCESSES == 0:
-            outcome = partition.outcome()
-            encoded += [record.to_bytes() for record in outcome.records.values()]
-    each = (time.process_time() - began) / len(live)
+    each, encoded = _judge(partition, live, calm=True)
+    rounds += LIVE_ROUNDS
+    behind, _ = _judge(partition, list(bodies(value, PROCESSES, range(rounds, rounds + LIVE_ROUNDS))), calm=False)
     began = time.process_time()
     for one in encoded:
         _SHOWN.validate_json(one)
@@ -180,13 +179,25 @@ def analyzer(value: bytes) -> list[Row]:
     return [
         floor,
         Row("worker: decode, judge, encode its assessment", each * 1e6, "µs").over(floor),
+        Row("the same where more records wait", behind * 1e6, "µs").over(floor),
         Row("worker: replay one record", replay * 1e6, "µs").over(floor),
         Row("worker: memory of one process, window full", memory / 1000, "kB"),
         Row("worker: its assessment", sum(map(len, encoded)) / len(encoded), "B"),
-        Row("worker: replay one process's whole window", replay * rounds * 1e3, "ms"),
+        Row("worker: replay one process's whole window", replay * len(made) / PROCESSES * 1e3, "ms"),
         Row("every analyzer: read one assessment, its own or another's", showing * 1e6, "µs"),
         Row("every analyzer: memory of one process shown", shown_memory / 1000, "kB"),
     ]
+
+
+def _judge(partition: Partition, live: list[tuple[float, bytes]], *, calm: bool) -> tuple[float, list[bytes]]:
+    """Processor time of a record, and the assessments encoded."""
+    encoded: list[bytes] = []
+    began = time.process_time()
+    for number, (at, body) in enumerate(live, 1):
+        partition.take(decode(body, "metrics", "protobuf"), at)
+        if number % PROCESSES == 0:
+            encoded += [record.to_bytes() for record in partition.outcome(calm=calm).records.values()]
+    return (time.process_time() - began) / len(live), encoded
 
 
 def rebalance() -> list[Row]:
