@@ -149,7 +149,8 @@ def grid(rows: Sequence[Life], count: int, by_work: bool = False) -> Grid:
     smoother = _wavers(mean) < _SMOOTHER * _wavers(low)
     return Grid(
         np.where(smoother[:, None], mean, low),
-        np.nanmedian(height, axis=1),
+        # The one that minds gaps takes ten times as long.
+        np.nanmedian(height, axis=1) if empty.any() else np.median(height, axis=1),
         rate,
         moment,
         begin,

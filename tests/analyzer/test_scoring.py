@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from otel_memory.analyzer.envelope import MIN_SAMPLES
 from otel_memory.analyzer.evidence import TERMS
+from otel_memory.analyzer.lives import lives
 from otel_memory.analyzer.material import cap_immaterial
 from otel_memory.analyzer.model import Trend
 from otel_memory.analyzer.scoring import SeriesInput, score, score_batch
@@ -246,3 +247,80 @@ def test_less_than_one_request_is_no_load_to_go_by() -> None:
     requests = np.concatenate([[-4e-29], np.zeros(23)])
     with_requests = score(seconds, np.zeros(24), covariates={"requests": requests})
     assert with_requests == score(seconds, np.zeros(24))
+
+
+def old(times: Floats, age: float) -> dict[str, Floats]:
+    return {"start_time": np.full(len(times), times[0] - age)}
+
+
+def test_growth_that_is_younger_than_the_process_is_waited_for_and_said_to_be() -> None:
+    """A saw of 4 h, of which less than a tooth was seen, in a process of ten days."""
+    times = EPOCH + 60.0 * np.arange(120)
+    values = 300 * MB + 14 * MB * np.arange(120) / 60 + np.random.default_rng(3).normal(0, 0.3 * MB, 120)
+    unknown, young = score(times, values), score(times, values, covariates=old(times, 0))
+    waited = score(times, values, covariates=old(times, 10 * 86400))
+    assert young.score == unknown.score >= 0.8
+    assert waited.score < young.score
+    assert any("it has run for 10 d" in reason for reason in waited.reasons)
+    assert not any("it has run for" in reason for reason in young.reasons)
+
+
+def test_growth_that_is_younger_than_the_process_is_a_leak_when_it_lasts() -> None:
+    times = EPOCH + 60.0 * np.arange(600)
+    values = 300 * MB + 14 * MB * np.arange(600) / 60 + np.random.default_rng(3).normal(0, 0.3 * MB, 600)
+    assert score(times, values, covariates=old(times, 10 * 86400)).score >= 0.8
+
+
+def warm_ups(lengths: list[int], tau: float, leak: float = 0.0) -> tuple[Floats, Floats, Floats]:
+    """Lives of so many samples, each with the same warm-up (s) and leak (By/s), and when each began."""
+    rng = np.random.default_rng(5)
+    ages = [10.0 * np.arange(length) for length in lengths]
+    values = [100 * MB + 200 * MB * (1 - np.exp(-age / tau)) + leak * age for age in ages]
+    begins = EPOCH + 10.0 * np.cumsum([0, *lengths[:-1]])
+    times = np.concatenate([begin + age for begin, age in zip(begins, ages, strict=True)])
+    noisy = np.concatenate(values) + rng.normal(0, 0.5 * MB, len(times))
+    return times, noisy, np.repeat(begins, lengths)
+
+
+def test_a_process_that_warms_up_as_it_did_before_is_not_suspect() -> None:
+    times, values, starts = warm_ups([1500, 300], tau=2500)
+    second = slice(1500, None)
+    alone = score(times[second], values[second], covariates={"start_time": starts[second]})
+    known = score(times, values, covariates={"start_time": starts})
+    assert known.score < 0.25 < alone.score
+
+
+def test_a_process_that_leaks_as_it_did_before_stays_suspect() -> None:
+    times, values, starts = warm_ups([1500, 300], tau=500, leak=20e3)
+    assert score(times, values, covariates={"start_time": starts}).score >= 0.8
+
+
+def test_a_start_that_is_missing_from_some_samples_still_tells_the_lives() -> None:
+    times, values, starts = warm_ups([200, 200], tau=500)
+    starts[::7] = np.nan
+    series = SeriesInput(times, values, None, {"start_time": starts})
+    assert [len(life.times) for life in lives(series)] == [200, 200]
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["start known", "start unknown"])
+def test_a_small_heap_that_is_collected_all_the_time_is_not_restarted(known: bool) -> None:
+    x = np.arange(256.0)
+    values = 8 * MB + 12 * MB * ((x / 21) % 1)
+    columns = {"start_time": np.full(256, EPOCH)} if known else None
+    assert len(lives(SeriesInput(EPOCH + x, values, None, columns))) == 1
+
+
+def test_a_cache_that_has_stopped_for_a_third_of_the_time_is_not_suspect() -> None:
+    times = EPOCH + 12.0 * np.arange(300)
+    filled = np.minimum(np.arange(300) / 190, 1.0)
+    values = 460 * MB + 330 * MB * filled + np.random.default_rng(2).normal(0, MB, 300)
+    assert score(times, values).score < 0.5
+
+
+def test_growth_is_found_in_noise_that_goes_both_ways() -> None:
+    """The least of each bucket wavers most there."""
+    times = EPOCH + 10.0 * np.arange(720)
+    values = 200 * MB + 20e3 / 10 * 10.0 * np.arange(720) + np.random.default_rng(4).normal(0, 8 * MB, 720)
+    found = score(times, values)
+    assert found.score >= 0.5
+    assert found.growth_rate == pytest.approx(2e3, rel=0.25)

@@ -21,7 +21,7 @@ from otel_memory.analyzer.scoring import ScoreResult, SeriesInput, score_batch, 
 from tests.benchmarks import judgement_fit
 from tests.benchmarks.judgement_replay import replay
 from tests.benchmarks.rows import Row, format_rows, machine_line
-from tests.benchmarks.traces import cases, live, long, ordinary, recorded, unseen
+from tests.benchmarks.traces import cases, fresh, live, long, ordinary, recorded, unseen
 from tests.benchmarks.traces.shape import SEVERITIES, Trace
 
 Floats = NDArray[np.float64]
@@ -288,14 +288,14 @@ def show_live(traces: Sequence[Trace]) -> None:
         print(f"  healthy {family:<28}highest {highest:.2f}, {share}")
 
 
-def show_unseen(traces: Sequence[Trace]) -> None:
+def show_unseen(name: str, traces: Sequence[Trace]) -> None:
     """Kinds that were neither fitted on nor looked at: F1 and AUC at their ends, and how often each is right."""
     leak = np.array([trace.leak for trace in traces])
     found = {
         covariates: _usable(_scored([cases.shown(t, float(t.times[-1]), covariates=covariates) for t in traces]))
         for covariates in (True, False)
     }
-    print("\nkinds held back: judged at their ends, never fitted on")
+    print(f"\n{name}: judged at their ends, never fitted on")
     for covariates, scores in found.items():
         word = "with covariates" if covariates else "without"
         f1, auc = judgement_fit.f1(scores >= ALARM, leak), judgement_fit.auc(scores, leak)
@@ -369,7 +369,8 @@ def main() -> int:
         print(f"written to {WEIGHTS_FILE.name}; run again without --fit for the figures")
         return 0
     show_classes(table)
-    show_unseen(unseen.make(SEED_UNSEEN, 4))
+    show_unseen("kinds held back", unseen.make(SEED_UNSEEN, 4))
+    show_unseen("kinds held back, judged once", fresh.make(SEED_UNSEEN, 4))
     for name, traces in (("recorded", recorded_traces), ("long, unseen seed", long.make(SEED_UNSEEN, 2))):
         show_replay(name, traces)
     show_live(live.make(SEED_UNSEEN, 2))
