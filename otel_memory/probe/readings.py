@@ -84,6 +84,10 @@ class Ring:
             self._growth[window_seconds] = self._measure_growth(window_seconds)
         return self._growth[window_seconds]
 
+    def forget_growth(self) -> None:
+        """Keep no trend that was asked for: to be called when all have asked, rather than with the next reading."""
+        self._growth.clear()
+
     def _measure_growth(self, window_seconds: float) -> Growth | None:
         latest = self.latest
         if latest is None:

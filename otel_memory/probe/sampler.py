@@ -93,6 +93,8 @@ class Sampler:
         limit = self._read("limits", self._limit) if share else None
         for rule in rules:
             self._judge(rule, limit, now)
+        for ring in self._rings.values():
+            ring.forget_growth()
         self.ticks += 1
         self.cpu_seconds += max(0.0, self._cpu() - began)
 
@@ -151,8 +153,10 @@ class Sampler:
 
     def _judge(self, rule: Rule, limit: float | None, now: float) -> None:
         try:
-            state, crossing = evaluate(rule, self._states[rule.name][1], self._rings[rule.subject], limit, now)
-            self._states[rule.name] = rule, state
+            before = self._states[rule.name][1]
+            state, crossing = evaluate(rule, before, self._rings[rule.subject], limit, now)
+            if state is not before:
+                self._states[rule.name] = rule, state
             if crossing is not None:
                 with self.calling_out:
                     self._tell(crossing, self.event_id(rule, crossing.serial), self._wall_ns())

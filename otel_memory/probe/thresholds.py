@@ -159,9 +159,11 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What one rule remembers between two evaluations."""
+    """What one rule remembers between two evaluations. The same object as long as nothing changes: a new one at every
+    reading would hold fast, until the next, memory around it that the program has long given back."""
 
-    judged_at: float | None = None
+    judged: bool = False
+    """Whether there was ever a reading that it could be judged by."""
     over_since: float | None = None
     told_at: float | None = None
     episodes: int = 0
@@ -182,24 +184,27 @@ class Crossing:
 
 
 def evaluate(rule: Rule, state: State, ring: Ring, limit: float | None, now: float) -> tuple[State, Crossing | None]:
-    """Judge the newest reading of ``ring`` by ``rule``.
+    """Judge the newest reading of ``ring`` by ``rule``, if it is of ``now``: a failed one leaves all as it is.
 
     ``limit`` (bytes, or None where unknown) serves ``share_of_limit`` alone. ``now`` is on the clock of the ring.
     Returns the new state, and a crossing or recovery if this reading makes one.
     """
     latest = ring.latest
-    if latest is None or (state.judged_at is not None and latest.time <= state.judged_at):
+    if latest is None or latest.time < now:
         return state, None
     value = compared_value(rule, ring, limit)
     if value is None:
         return state, None
-    state = replace(state, judged_at=latest.time)
+    if not state.judged:
+        state = replace(state, judged=True)
     if state.episode is not None:
         return _in_episode(rule, state, state.episode, value, now)
     if value <= rule.bound:
-        return replace(state, over_since=None), None
-    over_since = now if state.over_since is None else state.over_since
-    state = replace(state, over_since=over_since)
+        return state if state.over_since is None else replace(state, over_since=None), None
+    over_since = state.over_since
+    if over_since is None:
+        over_since = now
+        state = replace(state, over_since=over_since)
     cooling = state.told_at is not None and now - state.told_at < rule.cooldown_seconds
     if now - over_since < rule.for_seconds or cooling:
         return state, None
@@ -209,9 +214,11 @@ def evaluate(rule: Rule, state: State, ring: Ring, limit: float | None, now: flo
 
 
 def _in_episode(rule: Rule, state: State, episode: Episode, value: float, now: float) -> tuple[State, Crossing | None]:
-    episode = replace(episode, peak=max(episode.peak, value))
+    if value > episode.peak:
+        episode = replace(episode, peak=value)
+        state = replace(state, episode=episode)
     if value >= rule.clear * rule.bound:
-        return replace(state, episode=episode), None
+        return state, None
     recovery = Crossing(rule, "recovered", now, value, episode.peak, episode.serial, now - episode.started_at)
     return replace(state, episode=None), recovery
 

@@ -175,7 +175,7 @@ def _thresholds() -> list[dict[str, Any]]:
             "bound": rule.bound,
             "unit": rule.unit,
             "severity": rule.severity,
-            "state": "unknown" if state.judged_at is None else "ok" if state.episode is None else "crossed",
+            "state": "unknown" if not state.judged else "ok" if state.episode is None else "crossed",
             "crossed_seconds_ago": None if state.episode is None else max(0.0, now - state.episode.started_at),
             "peak": None if state.episode is None else state.episode.peak,
         }
