@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,8 @@ WARM_UP_SECONDS = 3.0
 PEER_SHARE = 4
 """The probe's variants are measured so many times as often as the peers, whose cost is larger."""
 RESAMPLES = 2_000
+STARTS = 4
+"""All servers are started anew so often: two processes of the same program differ by some per cent all their life."""
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -92,10 +94,23 @@ def interval(readings: Sequence[float], resamples: int = RESAMPLES) -> tuple[flo
 
 
 def run(runs: int = 40, only: Collection[str] = ()) -> list[Row]:
-    """The rows; four slices for each run and variant: with forty of all, a quarter of an hour."""
+    """The rows; four slices for each run and variant: with forty of all, a quarter of an hour.
+
+    Args:
+        runs: fours of each variant; a multiple of ``STARTS``.
+        only: the names of the variants to run, if not all.
+    """
     variants = {**VARIANTS, **variants_of_sherlock()}
     variants = {name: env for name, env in variants.items() if not only or name in (BARE, *only)}
     fours: dict[str, list[tuple[Slice, Slice]]] = {name: [] for name in variants if name != BARE}
+    for start in range(STARTS):
+        _one_start(variants, fours, range(start * runs // STARTS, (start + 1) * runs // STARTS))
+    return _rows(fours)
+
+
+def _one_start(
+    variants: Mapping[str, Mapping[str, str]], fours: dict[str, list[tuple[Slice, Slice]]], numbers: range
+) -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         endpoint = stack.enter_context(sink())
@@ -113,7 +128,7 @@ def run(runs: int = 40, only: Collection[str] = ()) -> list[Row]:
         for server in servers.values():
             loader.slice(server, WARM_UP_SECONDS)
         bare = servers[BARE]
-        for number in range(runs):
+        for number in numbers:
             for name, pairs in fours.items():
                 if "(peer)" in name and number % PEER_SHARE:
                     continue
@@ -122,7 +137,6 @@ def run(runs: int = 40, only: Collection[str] = ()) -> list[Row]:
                 pairs.append((first + loader.slice(bare), probed))
         assert process.stdin is not None
         process.stdin.close()
-    return _rows(fours)
 
 
 def _rows(fours: dict[str, list[tuple[Slice, Slice]]]) -> list[Row]:

@@ -104,6 +104,7 @@ def serving(variant: Mapping[str, str], endpoint: str, folder: Path) -> Iterator
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
         "OTEL_METRIC_EXPORT_INTERVAL": "5000",
         "OTEL_LOGS_EXPORTER": "otlp",
+        "PYTHONHASHSEED": "0",  # else the order of sets, and with it the speed, is another in each process
         "PYTHONPATH": str(ROOT),
         **variant,
     }
