@@ -168,6 +168,10 @@ def suspects_of(finding: Finding) -> tuple[Suspect, ...]:
     if not found and finding.types:
         name, more = finding.types[0]
         sure = TYPE_WEIGHT * finding.confidence
+        holder = _holder(finding)
+        if holder is not None and "." not in name:
+            # A list or a dict is anybody's.
+            name = f"{holder.name} ({name})"
         text = f"{more:,} more of them between two counts{held}"
         found.append(Suspect("type", name, sure * finding.growth, sure, sure, text))
     return tuple(found)
@@ -206,8 +210,13 @@ def _made(holder: Holder) -> str:
     return f"made what {holder.name}{through} took: {holder.entries:,} entries, {format_bytes(holder.size)}"
 
 
+def _holder(finding: Finding) -> Holder | None:
+    """Who holds what grows, if that is known."""
+    return next((holder for holder in finding.holders if holder.kind not in ("unknown", "cycle")), None)
+
+
 def _held(finding: Finding) -> str:
-    known = next((holder for holder in finding.holders if holder.kind not in ("unknown", "cycle")), None)
+    known = _holder(finding)
     if known is None:
         return ""
     more = f", {known.entries:,} entries more" if known.entries > 0 else ""

@@ -69,6 +69,14 @@ def test_without_a_line_the_type_is_the_suspect() -> None:
     assert only.evidence.startswith("500 more of them between two counts; held by shop.Cart.items")
 
 
+def test_a_builtin_type_is_named_by_who_holds_it() -> None:
+    attributes = {**EVENT, names.EVIDENCE_SITE: (), names.EVIDENCE_SITE_GROWTH: (), names.EVIDENCE_TYPE: ("list",)}
+    (suspect,) = suspects_of(read_finding(attributes))
+    assert (suspect.kind, suspect.name) == ("type", "shop.Cart.items (list)")
+    (suspect,) = suspects_of(read_finding({**attributes, names.EVIDENCE_HOLDER_KIND: ("unknown",)}))
+    assert suspect.name == "list"
+
+
 @pytest.mark.parametrize("growth", [None, 0.0, -5.0, "much"])
 def test_without_growth_nobody_is_suspect(growth: AttributeValue | None) -> None:
     attributes = {k: v for k, v in EVENT.items() if k != names.EVIDENCE_GROWTH}
