@@ -12,7 +12,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import context, trace
+from opentelemetry import trace
+from opentelemetry.context import Context, get_current
 
 from otel_memory import names
 from otel_memory.probe.operation_table import OperationTable, current_task
@@ -20,7 +21,7 @@ from otel_memory.probe.peak import PeakMark, PeakUse
 from otel_memory.probe.plain import MAX_TEXT, plain_text
 from otel_memory.probe.reader import RESIDENT
 from otel_memory.probe.resource_monitor import format_bytes
-from otel_memory.probe.sources.process_readings import RAW_LENGTH
+from otel_memory.probe.sources.process_readings import RAW_END, RAW_LENGTH
 from otel_memory.probe.traced import TRACING as _TRACING
 from otel_memory.probe.traced import TracedGrowth, TracedUse
 
@@ -39,7 +40,8 @@ PEAK: Final = PeakMark()
 _perf_counter = time.perf_counter
 _get_ident = threading.get_ident
 _RESIDENT = RESIDENT
-_current_context = context.get_current
+_RAW_END = RAW_END
+_current_context = get_current
 _current_span = trace.get_current_span
 _LOCK = type(threading.Lock())
 _NAME = names.OPERATION_NAME
@@ -228,6 +230,9 @@ class Operation:
         if running is not table.running:
             self.foreign = True
             return
+        if end == self.reading and isinstance(end, bytes) and end.endswith(_RAW_END):
+            self.end = end
+            return
         before, after = _bytes_of(self.reading), _bytes_of(end)
         if after is None:
             _read_bytes(table)  # opens again what has become somebody else's file, for the next section
@@ -270,17 +275,16 @@ class Operation:
         try:
             name = self.options.name
             (table.aggregates.get(name) or table.aggregate(name)).add(self.delta, self.seconds, failed)
+            if error is None or not isinstance(error, GeneratorExit):
+                self.tell(error, _current_context(), table)
         except Exception:
             table.failed += 1
-        self.tell(error, table)
 
-    def tell(self, error: BaseException | None, table: OperationTable = TABLE) -> None:
-        """Put the run on the current span, log it if asked."""
-        if error is not None and isinstance(error, GeneratorExit):
-            return
+    def tell(self, error: BaseException | None, context: Context, table: OperationTable = TABLE) -> None:
+        """Put the run on the span of ``context``, which is the current one; log it if asked."""
         try:
-            if _current_context():
-                span = _current_span()
+            if context:  # without any there is no span: the quicker question
+                span = _current_span(context)
                 if span.is_recording():
                     self._put_on(span, table)
             options = self.options
@@ -313,7 +317,8 @@ class Operation:
             _NAME: self.options.name,
             _OVERLAP: self.overlap,
         }
-        before, after = self.before, self.after
+        before = self.before
+        after = before if self.first is None and self.end == self.reading else self.after
         if before is not None and after is not None:
             attributes[_MEMORY_BEFORE] = before
             attributes[_MEMORY_AFTER] = after

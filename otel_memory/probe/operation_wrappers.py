@@ -169,9 +169,10 @@ def _wrap_function_quickly(fn: Callable[..., Any], options: Options) -> Callable
                     del running[thread]
                     operation.running = None
                     sums = table.aggregates.get(name) or table.aggregate(name)
-                    if current_context() or level is not None or Defaults.log_level is not None:
+                    context = current_context()
+                    if context or level is not None or Defaults.log_level is not None:
                         operation.seconds, operation.end = seconds, end
-                        operation.tell(None)
+                        operation.tell(None, context)
                     sums.calls += 1
                     sums.seconds += seconds
                     return result
