@@ -1,11 +1,10 @@
 """A real web application's throughput, with and without the probe, beside its peers.
 
-All variants of the application run, one worker process each; a process of its own loads one after the other in short
-slices, four connections in a closed loop. Each variant is held against the bare SDK in slices A B B A, so that what
-else the machine does meets both alike; the ratio of each such four is one reading, and the interval is that of the
-median of all readings, by bootstrap (95 %). Processor time of a request counts all threads of the worker (the sampler's
-and the exporters' too) and is the figure to trust where the machine is shared: the throughput of a worker that has its
-core to itself is its inverse.
+Two servers run at a time, one worker process each: the bare SDK and a variant. A process of its own loads them by turns
+in short slices A B B A, four connections in a closed loop, so that what else the machine does meets both alike; the
+ratio of each such four is one reading, and the interval is that of the median of all readings, by bootstrap (95 %).
+Processor time of a request counts all threads of the worker (the sampler's and the exporters' too) and is the figure to
+trust where the machine is shared: the throughput of a worker that has its core to itself is its inverse.
 ``python -m tests.benchmarks.bench_web`` prints the rows.
 """
 
@@ -37,7 +36,7 @@ PEER_SHARE = 4
 """The probe's variants are measured so many times as often as the peers, whose cost is larger."""
 RESAMPLES = 2_000
 STARTS = 4
-"""All servers are started anew so often: two processes of the same program differ by some per cent all their life."""
+"""The servers are started anew so often: two processes of the same program differ by some per cent all their life."""
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -104,17 +103,25 @@ def run(runs: int = 40, only: Collection[str] = ()) -> list[Row]:
     variants = {name: env for name, env in variants.items() if not only or name in (BARE, *only)}
     fours: dict[str, list[tuple[Slice, Slice]]] = {name: [] for name in variants if name != BARE}
     for start in range(STARTS):
-        _one_start(variants, fours, range(start * runs // STARTS, (start + 1) * runs // STARTS))
+        for name in fours:
+            fours[name] += _one_start(variants[BARE], variants[name], _fours_of(name, runs, start))
     return _rows(fours)
 
 
-def _one_start(
-    variants: Mapping[str, Mapping[str, str]], fours: dict[str, list[tuple[Slice, Slice]]], numbers: range
-) -> None:
+def _fours_of(name: str, runs: int, start: int) -> int:
+    runs = runs // PEER_SHARE if "(peer)" in name else runs
+    return (start + 1) * runs // STARTS - start * runs // STARTS
+
+
+def _one_start(bare: Mapping[str, str], variant: Mapping[str, str], fours: int) -> list[tuple[Slice, Slice]]:
+    """Two servers alone, each loaded half of the time: what they export meanwhile meets both alike."""
+    if not fours:
+        return []
+    pairs = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         endpoint = stack.enter_context(sink())
-        servers = {name: stack.enter_context(serving(env, endpoint, folder)) for name, env in variants.items()}
+        first, second = (stack.enter_context(serving(env, endpoint, folder)) for env in (bare, variant))
         process = stack.enter_context(
             subprocess.Popen(
                 [sys.executable, "-m", "tests.benchmarks.web_load"],
@@ -125,18 +132,15 @@ def _one_start(
             )
         )
         loader = Loader(process)
-        for server in servers.values():
+        for server in (first, second):
             loader.slice(server, WARM_UP_SECONDS)
-        bare = servers[BARE]
-        for number in numbers:
-            for name, pairs in fours.items():
-                if "(peer)" in name and number % PEER_SHARE:
-                    continue
-                first = loader.slice(bare)
-                probed = loader.slice(servers[name]) + loader.slice(servers[name])
-                pairs.append((first + loader.slice(bare), probed))
+        for _ in range(fours):
+            before = loader.slice(first)
+            other = loader.slice(second) + loader.slice(second)
+            pairs.append((before + loader.slice(first), other))
         assert process.stdin is not None
         process.stdin.close()
+    return pairs
 
 
 def _rows(fours: dict[str, list[tuple[Slice, Slice]]]) -> list[Row]:
