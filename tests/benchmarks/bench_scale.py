@@ -42,6 +42,7 @@ SPACING = 60.0
 """Seconds between two exports: the SDK's default."""
 WINDOW = 6 * 3600.0
 """The analyzer's default."""
+SETTLED_ROUNDS = 120
 LIVE_ROUNDS = 34
 """Twice as many samples as lie between two scores of a process that is calm, with this window."""
 FLEET = 40
@@ -157,8 +158,9 @@ def analyzer(value: bytes) -> list[Row]:
     partition.go_live(())
     gc.collect()
     memory = (process.memory_info().rss - before) / PROCESSES
-    _judge(partition, list(bodies(value, PROCESSES, range(rounds, rounds + 1))), calm=True)
-    rounds += 1
+    # What has just begun to look like a leak is looked at closely, which goes by.
+    _judge(partition, list(bodies(value, PROCESSES, range(rounds, rounds + SETTLED_ROUNDS))), calm=True)
+    rounds += SETTLED_ROUNDS
     live = list(bodies(value, PROCESSES, range(rounds, rounds + LIVE_ROUNDS)))
     began = time.process_time()
     for _, body in live:

@@ -74,14 +74,23 @@ def test_when_is_committed_changes_nothing(log: list[Logged], undisturbed: Commi
         assert of(other)[instance].state == record.state
 
 
-@pytest.mark.parametrize("seed", range(2))
+def test_an_analyzer_that_is_behind_writes_less_and_judges_the_same(log: list[Logged], undisturbed: Committed) -> None:
+    other = judge(log, commits=range(len(log)), behind=True)
+    assert sorted(told(other)) == sorted(told(undisturbed))
+    assert other.written < len(log) - 10, "else there is one for each sample"
+    for instance, record in of(undisturbed).items():
+        assert of(other)[instance].assessment == record.assessment
+        assert of(other)[instance].state == record.state
+
+
+@pytest.mark.parametrize("behind", [False, True])
 def test_a_worker_that_takes_over_judges_as_one_that_was_never_disturbed(
-    log: list[Logged], undisturbed: Committed, seed: int
+    log: list[Logged], undisturbed: Committed, behind: bool
 ) -> None:
-    chance = random.Random(seed)
+    chance = random.Random(int(behind))
     commits = sorted(chance.sample(range(len(log)), 60))
     kills = sorted(chance.sample(range(len(log)), 5))
-    other = judge(log, commits=commits, kills=kills)
+    other = judge(log, commits=commits, kills=kills, behind=behind)
     assert sorted(told(other)) == sorted(told(undisturbed))
     assert other.forgotten == undisturbed.forgotten
     assert of(other).keys() == of(undisturbed).keys()

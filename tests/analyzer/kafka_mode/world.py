@@ -46,11 +46,14 @@ class Committed:
     records: dict[str, bytes] = field(default_factory=dict)
     changes: list[AlertChange] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
+    written: int = 0
+    """Records of assessments."""
 
     def take(self, outcome: Outcome, offset: int, at: float) -> None:
         self.offset, self.at = offset, at
         self.records |= {key: record.to_bytes() for key, record in outcome.records.items()}
         self.changes += outcome.turn.changes
+        self.written += len(outcome.records)
         for process_id in outcome.forget:
             self.records.pop(process_id, None)
             self.forgotten.append(process_id)
@@ -82,8 +85,11 @@ def taken_over(log: Sequence[Logged], committed: Committed) -> Partition:
     return partition
 
 
-def judge(log: Sequence[Logged], *, commits: Sequence[int], kills: Sequence[int] = ()) -> Committed:
-    """Judge the whole log, commit before the offsets ``commits``, and lose all that is in memory at ``kills``."""
+def judge(
+    log: Sequence[Logged], *, commits: Sequence[int], kills: Sequence[int] = (), behind: bool = False
+) -> Committed:
+    """Judge the whole log, commit before the offsets ``commits``, and lose all that is in memory at ``kills``. One that
+    is ``behind`` has no time for what is calm before the end."""
     committed = Committed()
     partition = taken_over(log, committed)
     due, dead = set(commits), set(kills)
@@ -91,7 +97,7 @@ def judge(log: Sequence[Logged], *, commits: Sequence[int], kills: Sequence[int]
     while offset < len(log):
         if offset in due:
             due.discard(offset)
-            committed.take(partition.outcome(), offset, partition.now)
+            committed.take(partition.outcome(calm=not behind), offset, partition.now)
         if offset in dead:
             dead.discard(offset)
             partition = taken_over(log, committed)
