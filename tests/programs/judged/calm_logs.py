@@ -3,18 +3,25 @@
 import io
 import logging
 import logging.handlers
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from serving import TABLES, serve_fastapi
 
-app = FastAPI()
 sink = io.StringIO()
-target = logging.StreamHandler(sink)
-handler = logging.handlers.MemoryHandler(4_000, flushLevel=logging.ERROR, target=target)
 log = logging.getLogger("shop")
-log.addHandler(handler)
-log.setLevel(logging.INFO)
-log.propagate = False
+
+
+@asynccontextmanager
+async def lifespan(app):
+    # Not before: uvicorn's configuration closes all handlers that there are, and one without a target keeps all.
+    log.addHandler(logging.handlers.MemoryHandler(4_000, logging.ERROR, logging.StreamHandler(sink)))
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    yield
+
+
+app = FastAPI(lifespan=lifespan)
 
 
 @app.get("/order/{number}")
