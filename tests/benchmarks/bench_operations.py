@@ -9,11 +9,15 @@ import asyncio
 import contextlib
 import functools
 import importlib
+import json
 import os
+import random
+import statistics
 import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from opentelemetry.sdk.trace import TracerProvider
@@ -102,6 +106,7 @@ def run(runs: int = 15) -> list[Row]:
             "@monitor_memory on a coroutine": _hundredth(microseconds(many(monitor_memory(_nothing_async)))),
         }
         found = in_turns(measures, UNIT, runs)
+    cold = _cold({FLOOR: _floor(_nothing, descriptor), "@monitor_memory, no span": measured})
     provider.shutdown()
     os.close(descriptor)
 
@@ -118,6 +123,8 @@ def run(runs: int = 15) -> list[Row]:
         found["a plain wrapper"].row(),
         floor.row(),
         call.over(floor),
+        cold[FLOOR],
+        cold["@monitor_memory, no span"].over(cold[FLOOR]),
         found["with MemoryTracker(…), no span"].over(floor),
         found["@monitor_memory(peak=True), no span"].over(floor),
         found["@monitor_memory in a recording span"].over(bare),
@@ -128,6 +135,26 @@ def run(runs: int = 15) -> list[Row]:
         coroutine.over(floor),
         *peers,
     ]
+
+
+def _cold(fns: Mapping[str, Callable[[], object]], calls: int = 2_000) -> dict[str, Row]:
+    """Microseconds of single calls, each after some work of another kind, which leaves neither the processor's caches
+    nor the process's memory as they were: what a call costs that isn't one of a thousand in a row. Medians."""
+    document = json.dumps([{"number": number, "price": number / 7} for number in range(150)])
+    chance = random.Random(1)
+    taken: dict[str, list[int]] = {name: [] for name in fns}
+    order = list(fns)
+    for _ in range(calls):
+        chance.shuffle(order)
+        for name in order:
+            work = fns[name]
+            rows = json.loads(document)
+            kept = bytearray(chance.randrange(1, 400) * 4096)
+            began = time.perf_counter_ns()
+            work()
+            taken[name].append(time.perf_counter_ns() - began)
+            del rows, kept
+    return {name: Row(f"{name}, between other work", statistics.median(ns) / 1e3, UNIT) for name, ns in taken.items()}
 
 
 def _of_sherlock() -> list[Row]:
