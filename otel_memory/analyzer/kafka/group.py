@@ -389,6 +389,9 @@ class GroupWorker:
                     owned.partition.replay(decoded, record.timestamp / 1000)
                     replayed += 1
             owned.position = offset + 1
+        filled = owned.filled(replayed) if replayed else None
+        if filled is not None:
+            self._keeper.keep(filled, time.time())
         self._count(place.topic, taken=taken, replayed=replayed)
 
     def _decoded(self, record: Any, signal: Signal, owned: Owned | None) -> Decoded | None:

@@ -10,11 +10,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from otel_memory.analyzer.kafka.overlay import Overlay
 from otel_memory.analyzer.kafka.partition import Outcome, Partition
 from otel_memory.analyzer.kafka.records import Mark
 from otel_memory.analyzer.keeper import Turn
+
+HISTORY_SAMPLES: Final = 128
+"""Of each process: so many are replayed between two writes of the history. A window holds twice as many."""
 
 
 class Phase(Enum):
@@ -69,6 +73,8 @@ class Owned:
     outcome: Outcome = field(default_factory=Outcome)
     """Drawn, and not committed yet."""
     poison: list[Poison] = field(default_factory=list)
+    unkept: int = 0
+    """Records that were replayed and whose samples the history has not got."""
     shared: dict[bytes, bytes | None] = field(default_factory=dict)
     """What concerns more than the partition's processes (``Leader``), and is not committed yet."""
 
@@ -85,6 +91,15 @@ class Owned:
     def left(self) -> int:
         """Records that are still to be replayed."""
         return max(0, self.target - self.position) if self.phase is Phase.REPLAYING else 0
+
+    def filled(self, replayed: int) -> Turn | None:
+        """Take note of so many records that were replayed; now and then what they have filled, for the history, before
+        it leaves the windows."""
+        self.unkept += replayed
+        if self.unkept < HISTORY_SAMPLES * max(1, len(self.partition.processes)):
+            return None
+        self.unkept = 0
+        return self.partition.touched()
 
     def goes_on(self, offset: int | None, mark: Mark | None) -> bool:
         """Whether what is committed now is what this worker committed or found: nobody else has gone on from there."""
