@@ -35,7 +35,7 @@ _BYTES_OF_A_FLOAT: Final = 8
 class _Column:
     """Times and values of one level. Trimmed in batches: ``del`` at the front moves what remains."""
 
-    __slots__ = ("bucket_seconds", "capacity", "slack", "bucket_end", "times", "values")
+    __slots__ = ("bucket_seconds", "capacity", "slack", "bucket_end", "idle", "times", "values")
 
     def __init__(self, level: Level) -> None:
         self.bucket_seconds = level.bucket_seconds
@@ -43,6 +43,8 @@ class _Column:
         self.slack = level.capacity + max(level.capacity // 8, 1)
         self.bucket_end = float("-inf")
         """Where the bucket of the youngest sample ends (s)."""
+        self.idle = False
+        """While no bucket has had two samples the raw ones say the same, and nothing is kept here."""
         self.times: array[float] = array("d")
         self.values: array[float] = array("d")
 
@@ -51,6 +53,13 @@ class _Column:
         self.values.append(value)
         if len(self.times) >= self.slack:
             self.trim()
+
+    def begin(self, raw: _Column) -> None:
+        """Go on by itself from the samples that there are."""
+        self.idle = False
+        self.times, self.values = raw.times[:], raw.values[:]
+        if self.times:
+            self.bucket_end = (self.times[-1] // self.bucket_seconds + 1) * self.bucket_seconds
 
     def trim(self) -> None:
         excess = len(self.times) - self.capacity
@@ -77,6 +86,8 @@ class Window:
     def __init__(self, keep: Keep = "minimum", levels: tuple[Level, ...] = LEVELS) -> None:
         self._raw = _Column(levels[0])
         self._coarse = tuple(_Column(level) for level in levels[1:])
+        for column in self._coarse:
+            column.idle = column.capacity == self._raw.capacity
         self._minimum = keep == "minimum"
         self._amended = float("-inf")
         self.last_time = float("-inf")
@@ -88,20 +99,25 @@ class Window:
         if time <= self.last_time:
             self.dropped += 1
             return False
+        gap = time - self.last_time
         self.last_time = time
         raw = self._raw
-        # As ``push``, without the call: this runs for every point that is kept.
-        raw.times.append(time)
-        raw.values.append(value)
-        if len(raw.times) >= raw.slack:
-            raw.trim()
         for column in self._coarse:
+            if column.idle:
+                if gap >= column.bucket_seconds:
+                    continue
+                column.begin(raw)
             if time >= column.bucket_end:
                 column.bucket_end = (time // column.bucket_seconds + 1) * column.bucket_seconds
                 column.push(time, value)
             elif not self._minimum or value < column.values[-1]:
                 column.times[-1] = time
                 column.values[-1] = value
+        # As ``push``, without the call: this runs for every point that is kept.
+        raw.times.append(time)
+        raw.values.append(value)
+        if len(raw.times) >= raw.slack:
+            raw.trim()
         return True
 
     def put(self, time: float, value: float) -> bool:
@@ -112,6 +128,8 @@ class Window:
         self._amended = time
         for column in self._coarse:
             # Where the incomplete sum was the bucket's smallest, the one before it is no longer known.
+            if column.idle:
+                continue
             if not self._minimum or column.times[-1] == time or value < column.values[-1]:
                 column.times[-1] = time
                 column.values[-1] = value
@@ -182,7 +200,8 @@ class Window:
         return 2 * _BYTES_OF_A_FLOAT * kept
 
     def _column(self, level: int) -> _Column:
-        return self._raw if level == 0 else self._coarse[level - 1]
+        column = self._coarse[level - 1] if level else self._raw
+        return self._raw if column.idle else column
 
 
 def spacing_of(times: Floats) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 from itertools import accumulate
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -155,3 +157,30 @@ def test_a_count_at_a_coarser_level_is_known_inside_its_buckets_too() -> None:
     assert window.between(asked, 1) == pytest.approx([42.0, 60.0, 94.5, 180.0, 330.0, 357.0, 357.0])
     assert np.isnan(window.between(np.array([-1.0]), 1)).all()
     assert np.isnan(Window("last").between(asked, 1)).all()
+
+
+@pytest.mark.parametrize("keep", ["minimum", "last"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_resolution_that_says_the_same_as_the_raw_samples_is_as_if_it_were_kept(
+    keep: Literal["minimum", "last"], seed: int
+) -> None:
+    chance = random.Random(seed)
+    lazy, eager = Window(keep), Window(keep)
+    for column in eager._coarse:
+        column.idle = False
+    time = 1_800_000_000.0
+    for number in range(700):
+        # First rare samples, then often ones, and rare ones again.
+        time += chance.choice((15.0, 60.0, 200.0) if number // 300 != 1 else (1.0, 4.0, 30.0))
+        value = chance.uniform(0, 100)
+        for window in (lazy, eager):
+            window.append(time, value)
+            if number % 7 == 0:
+                window.put(time, value + 1)
+            if number % 50 == 0:
+                window.forget_before(time // 180 * 180 - 20_000)
+        for level in range(3):
+            for mine, its in zip(lazy.arrays(level), eager.arrays(level), strict=True):
+                assert mine.tolist() == its.tolist()
+            assert lazy.span(level) == eager.span(level)
+    assert lazy.nbytes == eager.nbytes
