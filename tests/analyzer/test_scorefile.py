@@ -174,7 +174,10 @@ def test_rows_that_tell_nothing_are_counted_and_the_rest_is_judged(
         (b"{", "neither JSON lines nor a JSON document"),
         (b"[1, 2]", "neither rows, nor OTLP"),
         (b'{"status": "error", "data": {"resultType": "matrix"}, "error": "bad query"}', "bad query"),
-        (b'{"status": "error", "errorType": "bad_data", "error": "parse error at char 3"}', "answered with an error: parse"),
+        (
+            b'{"status": "error", "errorType": "bad_data", "error": "parse error at char 3"}',
+            "answered with an error: parse",
+        ),
         (b'{"status": "success", "data": {"resultType": "vector", "result": []}}', "query_range"),
         (b'{"status": "success", "data": {"resultType": "matrix", "result": []}}', "no series"),
         (b'{"resourceMetrics": []}', "no series"),
