@@ -36,7 +36,8 @@ from otel_memory.analyzer.windows import Window
 _logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS: Final = 2.0
-"""Suspects are sought at most so often (event time), ..."""
+REFRESH_LEAST_SHARE: Final = 1 / 64
+"""Suspects are sought at most so often (event time), and when so much of what they are sought in is new, ..."""
 REFRESH_SHARE: Final = 0.1
 REFRESH_LONGEST_SECONDS: Final = 30.0
 REFRESH_LONGEST_SHARE: Final = 1 / 16
@@ -124,8 +125,9 @@ class _Known:
         """Whether it is time to seek suspects."""
         now = memory.last_time
         suspicious = now - self.suspicious_since if self.suspicious_since is not None else 0.0
-        longest = max(REFRESH_LONGEST_SECONDS, REFRESH_LONGEST_SHARE * memory.span())
-        return now - self.refreshed_at >= min(max(REFRESH_SECONDS, REFRESH_SHARE * suspicious), longest)
+        span = memory.span()
+        pause = max(REFRESH_SECONDS, REFRESH_LEAST_SHARE * span, REFRESH_SHARE * suspicious)
+        return now - self.refreshed_at >= min(pause, max(REFRESH_LONGEST_SECONDS, REFRESH_LONGEST_SHARE * span))
 
 
 class Pipeline:

@@ -29,7 +29,7 @@ from otel_memory.analyzer.kafka.client import Connection, KafkaError, OffsetAndM
 from otel_memory.analyzer.kafka.leader import LEADING, Leader
 from otel_memory.analyzer.kafka.overlay import Overlay
 from otel_memory.analyzer.kafka.owned import Owned, Phase, Poison, gauges_of
-from otel_memory.analyzer.kafka.partition import STEP_SECONDS, Partition, score_together
+from otel_memory.analyzer.kafka.partition import Partition, score_together, step_of
 from otel_memory.analyzer.kafka.records import Mark, Owner
 from otel_memory.analyzer.kafka.telling import Telling
 from otel_memory.analyzer.kafka.writer import Aborted, Writer
@@ -308,7 +308,7 @@ class GroupWorker:
     def _arrive(self, arriving: Mapping[TopicPartition, Committed]) -> None:
         settings = self._settings
         # What is heard of last long ago, but not given up, is judged by a window that began so much earlier.
-        reach = settings.window_seconds + settings.idle_seconds + STEP_SECONDS + SLACK_SECONDS
+        reach = settings.window_seconds + settings.idle_seconds + step_of(settings.window_seconds) + SLACK_SECONDS
         planned = arrivals(self._consumer, arriving, reach, self._stats)
         marked = [one.place.partition for one in planned if one.mark is not None]
         overlay = Overlay(self._connection, self._topics.assessments, marked).start() if marked else None

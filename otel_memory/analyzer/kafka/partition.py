@@ -32,8 +32,15 @@ _logger = logging.getLogger(__name__)
 FORGET_SECONDS: Final = 24 * 3600.0
 """A process that was silent so long gets its tombstone."""
 STEP_SECONDS: Final = 180.0
-"""What is older than the window goes in steps of the coarsest bucket, so that no bucket is cut."""
+"""What is older than the window goes in steps of the coarsest bucket, so that no bucket is cut, ..."""
+_STEPS: Final = 24
+"""... and of about so many to a window: to look through all series of a process costs a third of what a record does."""
 _NEVER: Final = float("-inf")
+
+
+def step_of(window_seconds: float) -> float:
+    """In which steps (s) what is older than such a window is let go: it is judged for so much longer at most."""
+    return STEP_SECONDS * max(1.0, window_seconds // (STEP_SECONDS * _STEPS))
 
 
 class _Nobody:
@@ -91,6 +98,7 @@ class Partition(Pipeline):
         self._owner = owner
         self._keeper = keeper
         self._window_seconds = window_seconds
+        self._step = step_of(window_seconds)
         self._forget_seconds = max(forget_seconds, idle_seconds)
         self._turn = Turn()
         self._round: dict[str, ProcessSeries] = {}
@@ -152,7 +160,7 @@ class Partition(Pipeline):
             if memory is None:
                 continue
             self._known[process_id].in_use.learn(series)
-            cut = memory.last_time // STEP_SECONDS * STEP_SECONDS - self._window_seconds
+            cut = memory.last_time // self._step * self._step - self._window_seconds
             if cut != self._cut.get(process_id):
                 self._cut[process_id] = cut
                 series.forget_before(cut)
