@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from otel_memory.analyzer.alerting import AlertingSettings
 from otel_memory.analyzer.api_guard import is_loopback
 
 PREFIX: Final = "OTEL_MEMORY_"
@@ -152,6 +153,9 @@ class Settings(BaseSettings):
     )
     alert_cooldown_seconds: float = Field(
         300.0, ge=0, le=86400, description="how long after its end an alert can't begin again"
+    )
+    alert_young_seconds: float = Field(
+        75.0, ge=0, le=86400, description="how long a new process is not called leaking; less where its limit is near"
     )
     page_url: Annotated[str, AfterValidator(_endpoint)] | None = Field(
         None, description="where people open the page, for links in alerts; default: http://HOST:PORT"
@@ -296,6 +300,15 @@ class Settings(BaseSettings):
     def token_text(self) -> str | None:
         """The token in clear, for those who compare it."""
         return clear(self.token)
+
+    @property
+    def alerting(self) -> AlertingSettings:
+        """What the judgement needs of them."""
+        return AlertingSettings(
+            for_seconds=self.alert_for_seconds,
+            cooldown_seconds=self.alert_cooldown_seconds,
+            young_seconds=self.alert_young_seconds,
+        )
 
     @property
     def page_address(self) -> str | None:

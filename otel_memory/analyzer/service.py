@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from otel_memory.analyzer.alerting import AlertingSettings
 from otel_memory.analyzer.api import ApiSettings, build_api
 from otel_memory.analyzer.config import Settings, clear
 from otel_memory.analyzer.fleet_alerts import Groups, Held, HeldBack
@@ -136,9 +135,7 @@ class Service:
             store=store,
             outputs=dispatcher.names,
             on_change=lambda changes, stored: _announce(dispatcher, changes, stored),
-            alerting=AlertingSettings(
-                for_seconds=settings.alert_for_seconds, cooldown_seconds=settings.alert_cooldown_seconds
-            ),
+            alerting=settings.alerting,
             idle_seconds=settings.idle_seconds,
             max_known=2 * settings.max_processes,
             groups=groups,

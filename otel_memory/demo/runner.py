@@ -35,6 +35,8 @@ from otel_memory.demo.surroundings import (
 LIMIT_BYTES: Final = 512 * 1024 * 1024
 PAGE_PORT: Final = 8431
 READY_SECONDS: Final = 60.0
+YOUNG_SECONDS: Final = 30.0
+"""Less than an analyzer has by itself: the samples are known, and the person waits."""
 HEALTHY_SECONDS: Final = 30.0
 """How long a process must have been healthy until it is told: at first there is too little to go by."""
 SUSPECT_SECONDS: Final = 10.0
@@ -97,6 +99,7 @@ class Demo:
                 sys.executable, "-m", "otel_memory", "serve", "--host", HOST,
                 "--otlp-grpc-port", str(self._ports["grpc"]), "--otlp-http-port", str(self._ports["http"]),
                 "--http-port", str(self._ports["page"]), "--data-dir", str(self._folder / "data"),
+                "--alert-young-seconds", str(YOUNG_SECONDS),
             ],
             python,
         )  # fmt: skip

@@ -81,6 +81,7 @@ def test_every_setting_has_a_flag_and_a_variable_that_work() -> None:
         "idle_seconds": 60.0,
         "alert_for_seconds": 0.0,
         "alert_cooldown_seconds": 1.0,
+        "alert_young_seconds": 2.0,
         "page_url": "https://memory.example.org",
         "console": False,
         "console_json": True,

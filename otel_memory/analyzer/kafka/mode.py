@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
-from otel_memory.analyzer.alerting import AlertingSettings
 from otel_memory.analyzer.config import Settings, clear
 from otel_memory.analyzer.fleet_alerts import MEMORY_LEAK_GROUP, Groups
 from otel_memory.analyzer.kafka.client import Connection, KafkaError, Topics
@@ -120,9 +119,6 @@ class KafkaMode:
         name = socket.gethostname() if settings.host in ("0.0.0.0", "::") else settings.host
         host = f"[{name}]" if ":" in name else name
         owner = Owner(self.instance, settings.kafka_advertised_url or f"http://{host}:{port}")
-        alerting = AlertingSettings(
-            for_seconds=settings.alert_for_seconds, cooldown_seconds=settings.alert_cooldown_seconds
-        )
         self._fleet.start()
         self._worker = GroupWorker(
             self._connection,
@@ -134,12 +130,12 @@ class KafkaMode:
                 idle_seconds=settings.idle_seconds,
                 session_seconds=settings.kafka_session_seconds,
                 max_processes=settings.max_processes,
-                alerting=alerting,
+                alerting=settings.alerting,
             ),
             view=self._view,
             keeper=Keeper(store, outputs, self._stats),
             stats=self._stats,
-            leader=Leader(self._fleet, self._groups, self._view, owner, alerting),
+            leader=Leader(self._fleet, self._groups, self._view, owner, settings.alerting),
             on_change=on_change,
         )
         self._worker.start()
