@@ -216,7 +216,7 @@ def latency(kafka: Kafka) -> list[Row]:
     ):
         wait_until(lambda: world.has_partitions(one, PARTITIONS), timeout_seconds=60, what="its part")
         instances = {}
-        for index in range(60):
+        for index in range(100):
             for process in processes:
                 sent[process.instance, round(process.time(index) * 1000)] = time.time()
             fleet.send(index)
