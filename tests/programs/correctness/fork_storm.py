@@ -31,7 +31,7 @@ def glance():
     one = lifecycle.running_probe()
     assert one._ticker._thread.is_alive()
     assert one._parts.process.read().rss_bytes > 0
-    assert one._parts.process._reader.rss_bytes() > 0
+    assert one._parts.process.rss() > 0
 
 
 def fork(count):
