@@ -19,6 +19,8 @@ PARTITIONS = 6
 PROCESSES = 8
 SAMPLE_SECONDS = 0.25
 """Between two rounds of samples, by the clock; a second of event time."""
+LEAST_SAMPLES = 160
+"""Of each process: those that leak are young for 75 of them, and their alerts then fire."""
 PAUSE_SECONDS = (1.0, 6.0)
 """Between two of what happens to the group."""
 CATCH_UP_SECONDS = 300.0
@@ -84,7 +86,7 @@ def run(kills: int, seed: int) -> Report:
                 for member in members:
                     member.come()
                 began = time.monotonic()
-                while report.kills < kills:
+                while report.kills < kills or fleet.sent < LEAST_SAMPLES * PROCESSES:
                     time.sleep(chance.uniform(*PAUSE_SECONDS))
                     _happen(chance, members, report, time.monotonic() - began)
                 for member in members:
