@@ -6,7 +6,8 @@ made, so they are made on the threads that use them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,13 +30,15 @@ except ImportError:
     # A kafka-python that has no such place any more.
     _DIRECTLY = {}
 
-__all__ = ["Connection", "KafkaError", "OffsetAndMetadata", "TopicPartition", "Topics"]
+__all__ = ["Connection", "KafkaError", "OffsetAndMetadata", "Stall", "TopicPartition", "Topics"]
 
 BOOTSTRAP_MS: Final = 10_000
 REQUEST_MS: Final = 15_000
 MAX_POLL_INTERVAL_MS: Final = 45_000
 """Also how long a rebalance waits for a member: with the default of 5 minutes one that is killed while it joins holds
 the whole group for as long."""
+STALL_SECONDS: Final = 30.0
+POSITION_MS: Final = 1000
 FETCH_BYTES: Final = 16 * 2**20
 """Fetched ahead at most: records wait in the log and not in memory."""
 
@@ -141,3 +144,38 @@ class Connection:
     def admin(self) -> Any:
         """For topics."""
         return KafkaAdminClient(**self._common())
+
+
+class Stall:
+    """Tells when a consumer gets nothing although records wait: kafka-python 3.0.12 may fall silent for good when a
+    broker comes back. For the consumer's own thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since = clock()
+        self._patience = STALL_SECONDS
+
+    def begin(self) -> None:
+        """The consumer is a new one."""
+        self._since = self._clock()
+
+    def over(self) -> None:
+        """Something came."""
+        self._since = self._clock()
+        self._patience = STALL_SECONDS
+
+    def check(self, consumer: Any) -> None:
+        """Look at what the latest answers said of the ends of its partitions.
+
+        Raises:
+            KafkaError: records have waited for ``STALL_SECONDS``, and none came. Twice as long each time that another
+                consumer gets nothing either: they may belong to a transaction that its writer leaves open.
+        """
+        if self._clock() - self._since < self._patience:
+            return
+        for place in consumer.assignment():
+            end, position = consumer.highwater(place), consumer.position(place, timeout_ms=POSITION_MS)
+            if end is not None and position is not None and position < end:
+                silent, self._patience = self._patience, 2 * self._patience
+                raise KafkaError(f"records of {place.topic}/{place.partition} wait, and none came for {silent:.0f} s")
+        self.begin()

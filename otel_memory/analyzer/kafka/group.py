@@ -25,7 +25,7 @@ from kafka.errors import FencedInstanceIdError, KafkaTimeoutError  # type: ignor
 from otel_memory.analyzer.alerting import AlertingSettings
 from otel_memory.analyzer.decode import MalformedPayload, decode
 from otel_memory.analyzer.kafka.arrival import Committed, Listener, arrivals
-from otel_memory.analyzer.kafka.client import Connection, KafkaError, OffsetAndMetadata, TopicPartition, Topics
+from otel_memory.analyzer.kafka.client import Connection, KafkaError, OffsetAndMetadata, Stall, TopicPartition, Topics
 from otel_memory.analyzer.kafka.leader import LEADING, Leader
 from otel_memory.analyzer.kafka.overlay import Overlay
 from otel_memory.analyzer.kafka.owned import Owned, Phase, Poison, gauges_of
@@ -131,6 +131,7 @@ class GroupWorker:
         self._told_at = 0.0
         self._looked_at = 0.0
         self._aborted = 0
+        self._stall = Stall()
         self._most = LEAST_RECORDS
         self._behind = False
         """Whether more records wait than it takes at a time."""
@@ -209,6 +210,7 @@ class GroupWorker:
         self._consumer = consumer
         self._listener = Listener()
         self._aborted = 0
+        self._stall.begin()
         for topic in (topics.metrics, topics.logs):
             # A leader that knows no partition yet would give nobody any, and then do it all again.
             consumer.partitions_for_topic(topic)
@@ -254,6 +256,7 @@ class GroupWorker:
             self._committed_at = now
             self._commit()
         if fetched:
+            self._stall.over()
             self._pace(count, time.monotonic() - began)
         if now - self._looked_at >= HOUSEKEEPING_SECONDS:
             self._looked_at = now
@@ -516,6 +519,7 @@ class GroupWorker:
             self._logs[number].committed = offset
 
     def _keep_house(self) -> None:
+        self._stall.check(self._consumer)
         self._poison_told = 0
         for owned in self._owned.values():
             owned.partition.housekeeping()
