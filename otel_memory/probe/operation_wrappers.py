@@ -390,9 +390,6 @@ class _Unmeasured:
     def leave(self) -> None:
         return
 
-    def complete(self) -> None:
-        return
-
     def fail(self, error: BaseException) -> None:
         return
 
