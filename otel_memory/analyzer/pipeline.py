@@ -99,7 +99,6 @@ class _Known:
     """... and when."""
     looked: tuple[float, float] | None = None
     """From when to when it looked for that; it took memory itself meanwhile."""
-    suspicious_since: float | None = None
     refreshed_at: float = float("-inf")
     """When suspects were last sought, ..."""
     told_at: float = float("-inf")
@@ -124,7 +123,8 @@ class _Known:
     def refresh_due(self, memory: Window) -> bool:
         """Whether it is time to seek suspects."""
         now = memory.last_time
-        suspicious = now - self.suspicious_since if self.suspicious_since is not None else 0.0
+        since = self.judge.suspicious_since
+        suspicious = 0.0 if since is None else now - since
         span = memory.span()
         pause = max(REFRESH_SECONDS, REFRESH_LEAST_SHARE * span, REFRESH_SHARE * suspicious)
         return now - self.refreshed_at >= min(pause, max(REFRESH_LONGEST_SECONDS, REFRESH_LONGEST_SHARE * span))
@@ -242,12 +242,12 @@ class Pipeline:
             if memory is None:
                 continue
             if result is None or not result.sufficient or result.score < SUSPICIOUS:
-                known.suspicious_since = known.judge.suspicious_since = None
+                known.judge.suspicious_since = None
                 if not known.judge.doubted:
                     known.suspects, known.unrelated = (), ""
                 continue
-            if known.suspicious_since is None:
-                known.suspicious_since = known.judge.suspicious_since = memory.last_time
+            if known.judge.suspicious_since is None:
+                known.judge.suspicious_since = memory.last_time
             if known.refresh_due(memory):
                 due.append((known, series, result, memory.last_time))
         due.sort(key=lambda one: one[0].refreshed_at)
@@ -268,7 +268,7 @@ class Pipeline:
         assessment = assess(series, findings)
         if assessment is None:
             return []
-        if known.unrelated and known.suspicious_since is not None:
+        if known.unrelated and known.judge.suspicious_since is not None:
             assessment = replace(assessment, reasons=(*assessment.reasons, known.unrelated))
         decision = step(known.alerting, assessment, assessment.last_seen, self._alerting)
         known.alerting = decision.state
@@ -317,7 +317,7 @@ class Pipeline:
         known.judge, known.in_use = Judge(), InUse()
         known.suspects = known.found = ()
         known.unrelated = ""
-        known.suspicious_since = known.looked = None
+        known.looked = None
         known.refreshed_at = known.told_at = float("-inf")
 
     def _begin_anew(

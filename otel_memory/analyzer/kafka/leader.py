@@ -21,13 +21,13 @@ from otel_memory.analyzer.kafka.owned import Owned
 from otel_memory.analyzer.kafka.records import Owner
 from otel_memory.analyzer.kafka.shared_groups import FORM, LOOKED, GroupRecord, Look, SharedGroups
 from otel_memory.analyzer.model import Alert, AlertState
+from otel_memory.analyzer.pipeline import COMPARE_SECONDS
 from otel_memory.analyzer.view import View
 
 _logger = logging.getLogger(__name__)
 
 LEADING: Final = 0
 """The partition."""
-COMPARE_SECONDS: Final = 5.0
 LEAST_SECONDS: Final = 0.5
 """Between two comparisons, when one begins to leak."""
 COST: Final = 20.0

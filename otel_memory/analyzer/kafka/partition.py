@@ -287,7 +287,7 @@ class Partition(Pipeline):
             life=known.judge.life,
             lives=() if series is None else series.lives,
             suspects=known.suspects,
-            suspicious_since=known.suspicious_since,
+            suspicious_since=known.judge.suspicious_since,
             refreshed_at=None if known.refreshed_at == _NEVER else known.refreshed_at,
             heard_at=known.heard_at,
             gone=known.gone,
@@ -326,7 +326,6 @@ class Partition(Pipeline):
         if not known.found:
             known.found = tuple(one for one in record.assessment.suspects if one.kind in OF_FINDINGS)
             known.found_at = record.assessment.last_seen if known.found else _NEVER
-        known.suspicious_since = state.suspicious_since
         known.refreshed_at = _NEVER if state.refreshed_at is None else state.refreshed_at
         known.judge = Judge.resumed(
             state.results, [_NEVER if bucket is None else bucket for bucket in state.buckets], state.life
